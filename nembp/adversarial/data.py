@@ -45,13 +45,10 @@ OPTIONS = {
 def fill_latent(backend: Backend, generator: Any, law: LatentLaw, out: Array) -> Array:
     """Fill ``out`` with draws of z: normal ones, or 0 and 1 with probability ½ each.
 
-    A binary z ∈ {0, 1}ᵇ is a code: the generator need not tear a connected z apart to reach modes
-    that lie apart. Its backward direction names the bits. Climbing log p(z | G(z)) then raises a
-    lower bound on the mutual information of code and sample (Barber and Agakov, NIPS 2003),
-
-        I(z; G(z)) ≥ H(z) + E log p(z | G(z)),    H(z) = b log 2 nats,
-
-    which a generator that has collapsed cannot have, since its samples say nothing of their z.
+    A binary z ∈ {0, 1}ᵇ is a code, which need not be torn apart to reach modes that lie apart.
+    Climbing log p(z | G(z)) raises a lower bound on the mutual information of code and sample,
+    I(z; G(z)) ≥ H(z) + E log p(z | G(z)) (Barber and Agakov, NIPS 2003), with H(z) = b log 2 nats:
+    a generator that has collapsed has none, since its samples say nothing of their z.
     """
     if law == "gaussian":
         return backend.normal(generator, out)
@@ -92,10 +89,9 @@ def mixture(
 ) -> MixtureData:
     """Draw Gaussians on a circle of radius 1 ("ring"), or on a square grid, 2 apart, about 0.
 
-    ``samples`` are to train, a tenth as many to test, at least 2500, drawn by the streams
-    ``name/train`` and ``name/test`` of `seed`. The network sees raw · `scale`. The defaults of the
-    ring are PacGAN's; Metz et al. 2017 (unrolled GAN) have twice the radius and standard deviation:
-    the same but for `scale`.
+    ``samples`` are to train, a tenth as many to test, at least 2500, by streams of their own. The
+    network sees raw · `scale`. The defaults of the ring are PacGAN's; Metz et al. 2017 (unrolled
+    GAN) have twice the radius and standard deviation: the same but for `scale`.
 
     >>> data = mixture("ring", 1000)
     >>> data.centres.shape, data.train.x.shape, len(data.test), data.classes[:2]
@@ -181,9 +177,8 @@ def stacked(digits: Dataset, samples: int = 128_000, *, seed: int = 0) -> Stacke
     """Stack digits drawn at random, with replacement: training ones to train, others to test.
 
     ``digits`` are images of one channel in ten classes, such as ``load("mnist", folder)``;
-    ``samples`` of the stacks (height, width, 3) are to train, 128,000 in the publications, and a
-    tenth as many to test, at least 26,000, drawn by the streams ``stacked/train`` and
-    ``stacked/test``. They take the memory of `digits` and three integers each.
+    ``samples`` stacks (height, width, 3) are to train, 128,000 in the publications, a tenth as many
+    to test, at least 26,000. They take the memory of `digits` and three integers each.
 
     >>> data = stacked(load("digits"), 500)
     >>> data.train.x.shape, data.outputs, data.classes[907]
@@ -218,10 +213,8 @@ def load_adversarial(
 ) -> Dataset:
     """Load a data set for adversarial training, images in [0, 1] as a logistic output makes them.
 
-    ``name`` is one of `DATA`, or one that `nembp.datasets.load` knows, which gets the options. Of
-    `DATA`, ``samples`` are drawn for training by ``seed``, and ``scale``, ``modes`` and ``std`` are
-    those of ring and grid; the folder of "stacked" is that of MNIST. Options that are None count
-    as left out.
+    ``name`` is one of `DATA`, whose options are in `OPTIONS` (the folder of "stacked" is that of
+    MNIST), or one that `nembp.datasets.load` knows, which gets them. None counts as left out.
 
     >>> load_adversarial("grid", modes=9, samples=100).outputs
     9

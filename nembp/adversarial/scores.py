@@ -136,10 +136,9 @@ def inception_score(probabilities: ArrayLike) -> float:
 def frechet_distance(features1: ArrayLike, features2: ArrayLike) -> float:
     """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½), of the means and covariances of rows (n, d).
 
-    The squared 2-Wasserstein distance of two Gaussians (Dowson and Landau 1982; of generators,
-    Heusel et al. 2017). With Σᵢ = RᵢRᵢᵀ from symmetric eigen-decompositions, tr (Σ₁Σ₂)^½ is the
-    sum of the singular values of R₁ᵀR₂: nothing becomes complex or fails where a covariance is
-    singular. Moments of few samples raise it, so compare equal numbers of samples.
+    The squared 2-Wasserstein distance of two Gaussians (Dowson and Landau 1982; Heusel et al.
+    2017), larger for few samples. With Σᵢ = RᵢRᵢᵀ by symmetric eigen-decompositions, tr (Σ₁Σ₂)^½
+    is the sum of the singular values of R₁ᵀR₂, also where a covariance is singular.
     """
     means, roots, spread = [], [], 0.0
     for features in (features1, features2):
@@ -250,9 +249,8 @@ def classifier_for(
 ) -> Classifier:
     """Return the classifier of a data set: from its file in ``cache``, or trained and put there.
 
-    The file's name holds a SHA-256 of all samples, labels, the scaling, the recipe and the seed, so
-    that no classifier is taken for another's. ``note`` is told before one is trained, how well it
-    does, and where a file cannot be used or written.
+    The file's name has a SHA-256 of all samples, labels, scaling, recipe and seed. ``note`` is told
+    before one is trained, how well it does, and where a file cannot be used or written.
     """
     if not data.is_classification:
         raise ArchitectureError(

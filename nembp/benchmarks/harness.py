@@ -46,10 +46,10 @@ def interleave(
     """Time every contender's step by a stopwatch in rounds, each in a new random order.
 
     In a round a contender makes untimed steps, which bring its data back into the caches, then a
-    block of steps of about 10 ms, whose mean is one measurement. There are ``repeats`` rounds, by
-    default as many as fit into ``budget`` seconds. With several threads a turn begins when those of
-    the last one sleep. Returns the seconds a step, their ``spread`` the interquartile range over
-    the median; ``rounds``, and timed ``steps`` in each.
+    block of steps of about 10 ms, whose mean is one measurement. There are ``repeats`` rounds, or
+    as many as fit into ``budget`` seconds. With several threads a turn begins when those of the
+    last one sleep. Returns the seconds a step; their ``spread`` is the interquartile range over the
+    median.
     """
     order, shuffle, start = list(steps), random.Random(0), perf_counter()
     blocks, taken = {}, {name: list[float]() for name in steps}

@@ -240,13 +240,12 @@ def study_convergence(
 ) -> dict[Kind, Matrix]:  # fmt: skip
     """Count the iterations that EM and noisy EM need, on paired data sets drawn from ``truth``.
 
-    On each data set every arm starts from the same mixture and its noise has the same draws before
-    screening. EM without noise runs to the end and sets the goal: its final mean log-likelihood of
-    the clean data, less ``margin`` nats a row. An arm's score, of which it has one for each data
-    set, is the first iteration at which it reaches the goal, infinite if it never does (another
-    local maximum, a collapsed component, or too slow). ``noise`` gives everything but its kind, for
-    the arms ``kinds``; ``rows`` are those of a data set; ``options`` are those of
-    :func:`fit_mixture`, in 200 iterations. ``scipy.stats.binomtest`` makes a sign test of two arms.
+    On each data set of ``rows`` every arm starts from the same mixture, its noise with the same
+    draws before screening. EM without noise sets the goal: its final mean log-likelihood of the
+    clean data, less ``margin`` nats a row. An arm's score of a data set is the first iteration at
+    which it reaches the goal, infinite if it never does. ``noise`` gives everything but its kind,
+    for the arms ``kinds``; ``options`` are those of :func:`fit_mixture`, in 200 iterations.
+    ``scipy.stats.binomtest`` makes a sign test of two arms.
 
     Measured with two unit Gaussians 4 apart, 100 rows, σ₀ = 0.5, d = 2 (σₜ = 0.5 / t²), screening
     ``every``; data sets on which the first arm was faster : slower, ties left out:
