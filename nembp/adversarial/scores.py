@@ -202,24 +202,22 @@ class Classifier:
         net = model.net
         self.model, self.path = model, path
         self.accuracy = float(model.settings["accuracy"])
-        # the same pass, cut before the last linear map: below it features, above it classes
+        # the same pass up to the last hidden layer
         kind: Any = {"device": net.backend, "dtype": net.dtype, "seed": None}
-        self._body = Network(net.layers[:-1], net.maps[:-1], "gaussian", **kind)
-        self._head = Network(net.layers[-2:], net.maps[-1:], "multinomial", **kind)
-        for part, first in ((self._body, 0), (self._head, len(net.maps) - 1)):
-            for own, whole in ((part.weights, net.weights), (part.biases, net.biases)):
-                for mine, source in zip(own, whole[first:], strict=False):
-                    if mine is not None and source is not None:
-                        mine[...] = source
+        body = self._body = Network(net.layers[:-1], net.maps[:-1], "gaussian", **kind)
+        whole = *net.weights[:-1], *net.biases[1:-1]
+        for own, each in zip((*body.weights, *body.biases[1:]), whole, strict=True):
+            if own is not None:
+                own[...] = each
 
     def look(self, blocks: Blocks) -> tuple[NDArray[np.float32], Floats]:
         """Return the last hidden activations (n, d) and p(y|x) (n, K) of blocks of raw samples."""
-        backend, features, probabilities = self.model.net.backend, [], []
+        net, features, probabilities = self.model.net, [], []
         for block in blocks:
             x = self.model.x_scaling.apply(block, np.float32).reshape(len(block), -1)
-            hidden = self._body.predict(x)
-            features.append(backend.to_numpy(hidden))
-            probabilities.append(backend.to_numpy(self._head.predict(hidden)))
+            features.append(self._body.predict(x))
+            z = features[-1] @ net.weights[-1] + net.biases[-1]
+            probabilities.append(net.likelihood.at(z, net.backend).a)
         return np.concatenate(features), np.concatenate(probabilities).astype(np.float64)
 
     def describe(self) -> dict[str, Any]:
