@@ -158,6 +158,10 @@ class Backend:
         """Write ``out[i, 0] = sum_j left[i, j] right[i, j]`` (no conjugate)."""
         return self.xp.sum(left * right, axis=1, keepdims=True, out=out)
 
+    def row_max(self, x: Array, out: Array) -> Array:
+        """Write ``out[i, 0] = max_j x[i, j]``."""
+        return self.xp.max(x, axis=1, keepdims=True, out=out)
+
     def row_sum(self, x: Array, out: Array) -> Array:
         """Write ``out[i, 0] = sum_j x[i, j]``."""
         return self.xp.sum(x, axis=1, keepdims=True, out=out)
@@ -215,8 +219,9 @@ class Backend:
         ``bias``, one number a column or a channel, may be None, and so may the activation.
         """
         if bias is not None:
-            pixels = self.xp.reshape(z, (-1, bias.shape[0]))  # z itself: its rows are contiguous
-            self.xp.add(pixels, bias, out=pixels)
+            channels = bias.shape[0]
+            pixels = z if channels == z.shape[1] else self.xp.reshape(z, (-1, channels))
+            self.xp.add(pixels, bias, out=pixels)  # into z itself, whose rows are contiguous
         if activation is not None:
             activation.activate(self, z, scratch)
 
@@ -379,6 +384,12 @@ class NumpyBackend(Backend):
         # einsum neither conjugates nor allocates, and is as fast as a product here
         np.einsum("ij,ij->i", left, right, out=out[:, 0])
         return out
+
+    def row_max(self, x: Array, out: Array) -> Array:
+        return np.maximum.reduce(x, axis=1, keepdims=True, out=out)
+
+    def row_sum(self, x: Array, out: Array) -> Array:
+        return np.add.reduce(x, axis=1, keepdims=True, out=out)
 
     def take_rows(self, table: Array, index: Array, out: Array) -> Array:
         # mode="raise" would copy through a temporary; indices come from permutations

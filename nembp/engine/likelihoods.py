@@ -207,7 +207,7 @@ class Multinomial(_Tempered):
         """Write a = eᶻ / Σ eᶻ into ``o.a``, and log a over ``o.z``."""
         # softmax is blind to a shift of z: after z ← z − max z − log Σ e^(z − max z), z is log a
         xp, z, a, column = o.backend.xp, o.z, o.a, o.column
-        z -= xp.max(z, axis=1, keepdims=True, out=column)
+        z -= o.backend.row_max(z, column)
         xp.exp(z, out=a)
         o.backend.row_sum(a, column)
         z -= xp.log(column, out=column)
