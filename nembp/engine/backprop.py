@@ -39,7 +39,7 @@ from nembp.engine.batchnorm import Counts, Statistics
 from nembp.engine.likelihoods import Gaussian, Likelihood, Readout
 from nembp.engine.network import LayerSide, Network, check_same_rows
 from nembp.engine.noise import Noise, NoiseSource, SignalNoise, noise_that_acts
-from nembp.errors import ArchitectureError, ShapeError
+from nembp.errors import ArchitectureError, ShapeError, check_choice
 from nembp.threads import single_threaded_blas
 
 Path = Literal["none", "samples", "classes"]
@@ -502,19 +502,16 @@ def gradient(
     >>> bool(np.allclose(both, up + down)), sorted(nll)
     (True, ['backward', 'forward'])
     """
-    if direction not in ("both", "forward", "backward"):
-        raise ArchitectureError(f"direction must be both, forward or backward, got {direction!r}")
+    check_choice("direction", direction, ("both", "forward", "backward"))
+    check_choice("path", path, ("samples", "classes"))
     noise = noise_that_acts(noise)
     if idle := [key for key in noise if direction not in ("both", key.partition("/")[0])]:
         raise ArchitectureError(f"noise of {idle[0]!r} does nothing where direction={direction!r}")
     if direction == "backward":
         net, x, t = net.reversed, t, x
     draws = {key: net.backend.generator(seed, f"noise/{key}") for key in noise}
-    if path not in ("samples", "classes"):
-        raise ArchitectureError(f"path must be samples or classes, got {path!r}")
-    if direction != "both":
-        path = "none"
-    flat, step = _of_arrays(net, x, t, path=path, noise=noise, generators=draws)
+    way: Path = path if direction == "both" else "none"
+    flat, step = _of_arrays(net, x, t, path=way, noise=noise, generators=draws)
     nll = {"forward" if direction == "both" else direction: step.forward_nll}
     if direction == "both":
         nll["backward"] = step.backward_nll
