@@ -59,10 +59,13 @@ def unpacking(max_bytes: int | None) -> Iterator[None]:
         _ALLOWED.reset(before)
 
 
-def check_unpacked(unpacked: int, packed: int, where: str, *, is_deflate: bool = True) -> None:
+def check_unpacked(unpacked: int, packed: int, where: str, *, is_image: bool = False) -> None:
     """Raise DataError, before anything is allocated, for what unpacks to far more than it is."""
-    most = _ALLOWED.get() or max(_SMALL, _RATIO * packed)
-    most = min(most, _DEFLATE * packed) if is_deflate else most
+    allowed = _ALLOWED.get()
+    if is_image:  # of three bytes a pixel, and packed better than by deflate
+        most = allowed or max(_SMALL, 3 * _RATIO * packed)
+    else:
+        most = min(allowed or max(_SMALL, _RATIO * packed), _DEFLATE * packed)
     if unpacked > most:
         raise DataError(
             f"{where}: declares {unpacked:,} bytes, but is packed into {packed:,}; expected at "

@@ -69,7 +69,7 @@ def read_image(
             # nothing is decoded before its size is known to be right
             check_unpacked(
                 found[0] * found[1] * len(image.getbands()), os.fstat(file.fileno()).st_size,
-                str(path), is_deflate=False
+                str(path), is_image=True
             )  # fmt: skip
             image.verify()  # a PNG's checksums, which decoding passes over
         file.seek(0)
