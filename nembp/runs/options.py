@@ -126,16 +126,13 @@ def _augment(name: str, value: Any) -> Augment:
     """Read "none", "flips", "crops" (of 4 pixels), "crops2", or both kinds as "flips,crops"."""
     kinds = value.split(",") if isinstance(value, str) else value
     kinds = kinds if isinstance(kinds, Sequence) else ()
-    text = ",".join(sorted(str(kind).strip().lower() for kind in kinds))
-    found = re.fullmatch("none|flips|crops([1-9][0-9]{0,3})?(,flips)?", text)
-    if found is None:
+    text = ",".join(sorted((str(kind).strip().lower() for kind in kinds), reverse=True))
+    if not re.fullmatch("none|flips|(flips,)?crops([1-9][0-9]{0,3})?", text):
         raise ArchitectureError(
             f"{name} must be none, flips, crops or flips,crops (crops2: shifted by up to 2 pixels "
             f"in place of {CROP}), got {value!r:.80}"
         )
-    if "crops" not in text:
-        return text
-    return f"{'flips,' if found[2] else ''}crops{found[1] or CROP}"
+    return f"{text}{CROP}" if text.endswith("crops") else text
 
 
 _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
