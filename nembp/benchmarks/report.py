@@ -198,16 +198,15 @@ def memory_line(memory: Result) -> str:
     """Return the line ``peak memory``."""
     if "failed" in memory:
         return f"peak memory: not measured, the training run failed ({memory['failed']})"
-    sizes = {
-        "resident": "bytes", "before the data": "start_bytes", "uint8 images": "image_bytes",
-        "reserved on the device": "device_bytes", "by PyTorch there": "torch_device_bytes",
+    words = {
+        "bytes": "resident", "start_bytes": "before the data", "image_bytes": "uint8 images",
+        "device_bytes": "reserved on the device", "torch_device_bytes": "by PyTorch there",
     }  # fmt: skip
-    told = [
-        f"{memory[key] / 1e6:.0f} MB {words}" for words, key in sizes.items() if memory.get(key)
-    ]
-    known = ", ".join(told if memory["bytes"] else ["unknown on this system", *told])
+    told = [f"{memory[key] / 1e6:.0f} MB {text}" for key, text in words.items() if memory.get(key)]
+    if memory["bytes"] is None:
+        told.insert(0, "unknown on this system")
     return (
-        f"peak memory: {known}; {memory['network']}, {memory['images']:,} images, batch "
-        f"{memory['batch']}, {memory['steps']} bidirectional steps and the scoring in "
+        f"peak memory: {', '.join(told)}; {memory['network']}, {memory['images']:,} images, "
+        f"batch {memory['batch']}, {memory['steps']} bidirectional steps and the scoring in "
         f"{memory['seconds']:.1f} s, {memory['threads']} threads"
     )

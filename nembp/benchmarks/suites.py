@@ -548,11 +548,11 @@ SUITES = {
     "adversarial": Suite(
         {"networks": ("64-256-256-784",), "batches": (64, 256), "budget": 40.0},
         {"batches": (64,), "threads": (1,), "budget": 6.0},
-        "A step draws z, moves the discriminator on real and generated samples and then the "
-        "generator, both by Adam, the non-saturating objective. A network is the generator's; the "
-        "discriminator has its layers the other way round and one output. nembp's step is an "
-        "iteration of its trainer, which also reads its samples and keeps a record. PyTorch runs "
-        f"eagerly with fused Adam, in one direction, on a GPU also captured. {CHECKED}",
+        "A step moves the discriminator on real and generated samples, then the generator, by "
+        "Adam, the non-saturating objective; nembp's trainer also reads its samples and keeps a "
+        "record. A network is the generator's; the discriminator has its layers the other way "
+        "round and one output. PyTorch runs eagerly with fused Adam, in one direction, on a GPU "
+        f"also captured. {CHECKED}",
         _dense,
         measure_gan,
     ),
@@ -568,11 +568,10 @@ SUITES = {
         {"networks": tuple(estimators.OWN), "batches": (200,), "threads": (1,), "budget": 140.0,
          "device": "cpu"},
         {"networks": ("iris", "wine"), "repeats": 1},
-        "BidirectionalClassifier, both directions, beside scikit-learn's MLPClassifier with the "
-        "same settings: 60 epochs, five folds of each of two splits, fits interleaved. Gains are "
-        "differences of accuracy, paired by fold, ± their standard error; noisy accuracy is under "
-        "Gaussian noise of 0.7 standard deviations on the test inputs. Data sets from files, as in "
-        "--networks mnist:DIR,csv:FILE, give 5,000 of their training samples.",
+        "BidirectionalClassifier, both directions, beside scikit-learn's MLPClassifier: 60 epochs, "
+        "five folds of each of two splits, fits interleaved. Gains of accuracy are paired by fold, "
+        "± their standard error; noisy is under Gaussian noise of 0.7 standard deviations on the "
+        "test inputs. Files, as in --networks mnist:DIR,csv:FILE, give 5,000 training samples.",
         estimators.samples,
         estimators.measure,
     ),
