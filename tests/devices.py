@@ -8,7 +8,7 @@ from functools import cache
 import cuda_on_cpu
 import pytest
 
-from nembp.backend import CupyBackend
+from nembp.backend.gpu import CupyBackend
 
 REAL = os.environ.get("NEMBP_TEST_DEVICE") == "gpu"
 

@@ -485,7 +485,7 @@ def make() -> types.ModuleType:
 def install(monkeypatch: Any, state: State | None = None) -> State:
     """Make `import cupy` give this, and `CupyBackend` find its cuBLAS; return the device."""
     monkeypatch.setitem(_devices, "in use", state or State())
-    monkeypatch.setattr(nembp.backend, "_gpu", cache(nembp.backend.CupyBackend))
+    monkeypatch.setattr(nembp.backend, "_gpu", cache(gpu.CupyBackend))
     monkeypatch.setitem(sys.modules, "cupy", make())
     monkeypatch.setattr("nembp.backend.gpu.load_cublas", Cublas)
     return device()

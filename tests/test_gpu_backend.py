@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nembp.backend.gpu
-from nembp.backend import CupyBackend, get_backend, gpu_seems_present, stream
-from nembp.backend.gpu import FULL_PRECISION, TF32
+from nembp.backend import get_backend, gpu_seems_present, stream
+from nembp.backend.gpu import FULL_PRECISION, TF32, CupyBackend
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
 pytestmark = needs_kernels

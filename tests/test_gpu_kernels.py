@@ -22,8 +22,9 @@ from engines import seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nembp.backend import Backend, CupyBackend, NumpyBackend, get_backend
+from nembp.backend import Backend, NumpyBackend, get_backend
 from nembp.backend.fused import kernel_source
+from nembp.backend.gpu import CupyBackend
 from nembp.engine.activations import ACTIVATIONS, get_activation
 from nembp.engine.likelihoods import Gaussian, Likelihood, Multinomial, Readout
 from nembp.engine.network import dense_network

@@ -17,7 +17,7 @@ from nembp.adversarial import AdversarialSettings
 from nembp.adversarial.gradients import DiscriminatorGradient
 from nembp.adversarial.trainer import AdversarialTrainer, random_batches
 from nembp.architecture import generator_network, network
-from nembp.backend import CupyBackend
+from nembp.backend.gpu import CupyBackend
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Score

@@ -4,7 +4,7 @@ Code says ``xp.exp(z, out=a)`` and ``z += b``, with ``xp = backend.xp`` NumPy or
 adds what these lack or do not do alike: random draws, whole operations that a device may do in one
 pass, steps that it may capture. :class:`Backend` itself uses nothing but the array-API standard, so
 it runs on any conforming library (array-api-strict in the tests); :class:`NumpyBackend` and
-:class:`CupyBackend` replace what their library does better.
+:class:`~nembp.backend.gpu.CupyBackend` replace what their library does better.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shutil
 import sys
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
 
 from nembp.backend.standard import (
     NO_CUPY,
@@ -31,7 +30,6 @@ __all__ = [
     "PRECISIONS",
     "Array",
     "Backend",
-    "CupyBackend",
     "NumpyBackend",
     "Precision",
     "get_backend",
@@ -39,15 +37,12 @@ __all__ = [
     "stream",
 ]
 
-if TYPE_CHECKING:
-    from nembp.backend.gpu import CupyBackend
-
 # a device's one backend holds compiled kernels and a workspace
 _cpu = cache(NumpyBackend)
 
 
 @cache
-def _gpu(precision: Precision = "float32") -> CupyBackend:
+def _gpu(precision: Precision = "float32") -> Backend:
     if not _has_cupy():  # nothing of a GPU is imported then
         raise DeviceError(NO_CUPY)
     from nembp.backend.gpu import CupyBackend
@@ -57,14 +52,6 @@ def _gpu(precision: Precision = "float32") -> CupyBackend:
 
 def _has_cupy() -> bool:
     return sys.modules.get("cupy") is not None or find_spec("cupy") is not None
-
-
-def __getattr__(name: str) -> Any:
-    if name == "CupyBackend":  # imported when it is asked for
-        from nembp.backend.gpu import CupyBackend
-
-        return CupyBackend
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def get_backend(device: str | Backend = "cpu", precision: Precision = "float32") -> Backend:
