@@ -15,27 +15,10 @@ import sys
 from functools import cache
 from importlib.util import find_spec
 
-from nembp.backend.standard import (
-    NO_CUPY,
-    PRECISIONS,
-    Array,
-    Backend,
-    NumpyBackend,
-    Precision,
-    stream,
-)
+from nembp.backend.standard import NO_CUPY, Array, Backend, NumpyBackend, Precision, stream
 from nembp.errors import ArchitectureError, DeviceError, DeviceMemoryError
 
-__all__ = [
-    "PRECISIONS",
-    "Array",
-    "Backend",
-    "NumpyBackend",
-    "Precision",
-    "get_backend",
-    "gpu_seems_present",
-    "stream",
-]
+__all__ = ["Array", "Backend", "NumpyBackend", "Precision", "get_backend", "stream"]
 
 # a device's one backend holds compiled kernels and a workspace
 _cpu = cache(NumpyBackend)
