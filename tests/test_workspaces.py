@@ -13,16 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import (
-    STRICT,
-    Array,
-    assert_close,
-    each_dtype,
-    each_path,
-    joint,
-    random_map,
-    seeds,
-)
+from engines import STRICT, Array, assert_close, each_dtype, each_path, joint, random_map, seeds
 from hypothesis import given, settings
 
 from nembp.backend import get_backend
