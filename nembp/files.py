@@ -113,14 +113,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Make `data` the content of `path`, or leave what was there; see `replacing`.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_atomically(Path(folder, "scores.json"), b"{}")
-    ...     Path(folder, "scores.json").read_bytes()
-    b'{}'
-    """
+    """Make `data` the content of `path`, or leave what was there; see `replacing`."""
     with replacing(path) as file:
         file.write(data)
 

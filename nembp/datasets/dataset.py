@@ -263,11 +263,7 @@ def exact(text: str) -> float | None:
 
 
 def sorted_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Sort class names: as numbers where all are numbers.
-
-    >>> sorted_names(["10", "9", "1.5"])
-    ('1.5', '9', '10')
-    """
+    """Sort class names, as numbers where all are numbers."""
     values = {name: number(name) for name in names}
     if all(value is not None and math.isfinite(value) for value in values.values()):
         return tuple(sorted(names, key=lambda name: (values[name], name)))

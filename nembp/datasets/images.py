@@ -47,20 +47,14 @@ def read_image(
     `resize`, is scaled to, with the proportions kept and what sticks out cut off alike on both
     sides. `channels` are 1 (grey) or 3 (RGB), or None for what the file has.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     # of damaged files Pillow raises nearly anything, and warns of metadata
-    damage = parsing(f"{path}: damaged image", "Get a fresh copy.")
+    expected = "Expected PNG, JPEG, TIFF or another format that Pillow reads. Convert it to PNG."
+    damage = parsing(f"{path}: not an image file, or damaged", expected)
     with reading(path) as file, damage, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            image = Image.open(file, formats=_FORMATS)
-        except UnidentifiedImageError as error:
-            raise DataError(
-                f"{path}: not an image file; expected PNG, JPEG, TIFF or another format that "
-                "Pillow reads. Convert it to PNG."
-            ) from error
-        with image:
+        with Image.open(file, formats=_FORMATS) as image:
             found, frames = image.size, getattr(image, "n_frames", 1)
             if frames > 1:
                 raise DataError(

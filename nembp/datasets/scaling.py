@@ -77,11 +77,7 @@ class Scaling:
 
 
 def chunks(x: Samples) -> Iterator[slice]:
-    """Cut the samples of `x` into slices of about `CHUNK_VALUES` values, at least one sample each.
-
-    >>> list(chunks(np.zeros((3, CHUNK_VALUES // 2))))
-    [slice(0, 2, None), slice(2, 4, None)]
-    """
+    """Cut samples into slices of about `CHUNK_VALUES` values, of at least one sample each."""
     rows = max(1, CHUNK_VALUES // max(1, int(np.prod(x.shape[1:]))))
     for start in range(0, len(x), rows):
         yield slice(start, start + rows)
@@ -143,9 +139,6 @@ def unit_range(x: Samples, *, is_image: bool = False) -> Scaling:
     """Scaling to [0, 1] of each feature, or of an image as a whole; what lies there stays as it is.
 
     8-bit images get the factor 1/255, others that of the range of their values.
-
-    >>> unit_range(np.array([[1.0, 0.0], [3.0, 0.5]])).apply(np.array([[2.0, 0.5]])).tolist()
-    [[0.5, 1.0]]
     """
     if is_image and x.dtype == np.uint8:
         return Scaling(factor=1 / 255)

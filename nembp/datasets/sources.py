@@ -125,11 +125,7 @@ def _mapped_file(x: Any) -> np.memmap[Any, Any] | None:
 
 
 def as_rows(x: Samples) -> Rows:
-    """Return samples as `Rows`, without a copy.
-
-    >>> as_rows(np.arange(6).reshape(3, 2)).take(np.array([2, 0])).tolist()
-    [[4, 5], [0, 1]]
-    """
+    """Return samples as `Rows`, without a copy."""
     return x if isinstance(x, Rows) else Rows([x])
 
 
@@ -159,13 +155,7 @@ def random_bits(seed: int, name: str) -> np.random.PCG64:
 
 
 def shuffled(n: int, bits: np.random.PCG64) -> NDArray[np.intp]:
-    """Return a random order of 0..n-1, the same in every NumPy version.
-
-    `Generator.permutation` may change between versions; the raw bits of a bit generator may not.
-
-    >>> shuffled(5, random_bits(0, "example")).tolist()
-    [2, 1, 0, 3, 4]
-    """
+    """Return a random order of 0..n-1: of raw bits, since `permutation` may change with NumPy."""
     return np.argsort(bits.random_raw(n), kind="stable")
 
 

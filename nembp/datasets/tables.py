@@ -92,10 +92,8 @@ class Table:
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         for line, row in chain(self.first, self.rows):
             if len(row) != len(self.header):
-                raise DataError(
-                    f"{self.path}, row {line}: {len(row)} cells; expected {len(self.header)}, as "
-                    "in the header"
-                )
+                expected = f"expected {len(self.header)}, as in the header"
+                raise DataError(f"{self.path}, row {line}: {len(row)} cells; {expected}")
             yield line, row
 
     def numbers(self, line: int, row: list[str], places: list[int], remedy: str) -> list[float]:
@@ -152,8 +150,7 @@ def open_table(path: Path, request: Request) -> Iterator[Table]:
             yield Table(path, ((reader.line_num + bool(said), r) for r in reader if r), request)
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}: not UTF-8 text ({error.reason} at byte {error.start} of a block). "
-                "Save it as CSV in UTF-8."
+                f"{path}: not UTF-8 ({error.reason}). Save it as CSV in UTF-8."
             ) from error
         except csv.Error as error:
             row = reader.line_num if reader else 1
