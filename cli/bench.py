@@ -74,14 +74,11 @@ def bench(args: Any) -> None:
         except ArchitectureError as error:
             raise click.BadParameter(str(error), param_hint="'--networks'") from error
     names = "networks", "batches", "threads", "repeats", "dtype", "device", "precision"
-    given: dict[str, Any] = {
-        name: vars(args)[name] for name in names if vars(args)[name] is not None
-    }
     report: dict[str, Any] = {}
     try:
         with ExitStack() as stack:
             file = stack.enter_context(replacing(out)) if out else None  # fails now, if at all
-            report = suites.run(args.suite, given, quick=args.quick, progress=say)
+            report = suites.run(args.suite, args.given(*names), quick=args.quick, progress=say)
             if file is not None:
                 file.write(f"{json.dumps(report, indent=2)}\n".encode())
     finally:  # a disk that has filled up meanwhile does not take the timings with it

@@ -12,6 +12,8 @@ from .options import Option, command, options_of
 from .output import count, emit, note, short_path, status
 
 MANY = 20  # classes listed by name
+READ = ("data_dir", "targets", "task", "image_size", "scaling", "delimiter", "header", "decimal",
+        "image_order", "transpose", "x", "y", "max_bytes")  # fmt: skip
 RECIPE = ("layers", "forward", "backward", "backward_weight", "batch_size", "epochs")
 
 
@@ -30,13 +32,9 @@ def list_sets(args: Any) -> None:
 
 @command(
     click.Argument(["name"]),
-    *options_of(
-        RunConfig,
-        ("data_dir", "targets", "task", "image_size", "scaling", "delimiter", "header", "decimal",
-         "image_order", "transpose", "x", "y", "max_bytes"),
-    ),
+    *options_of(RunConfig, READ),
     of=data,
-)  # fmt: skip
+)
 def info(args: Any) -> None:
     """Check the data set NAME, and show what training sees of it."""
     import numpy as np
@@ -44,8 +42,7 @@ def info(args: Any) -> None:
     from nembp.runs import recipe
     from nembp.runs.training import load_data
 
-    given = {name: value for name, value in vars(args).items() if name not in ("name", "json")}
-    config = RunConfig(dataset=args.name, **given)
+    config = RunConfig(dataset=args.name, **args.given(*READ))
     loaded = load_data(config)
     filled = recipe(loaded, config)
     scaling: dict[str, Any] | None = None

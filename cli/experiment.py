@@ -102,8 +102,7 @@ def run(args: Any) -> None:
     if args.jobs is None:
         args.jobs = usable_cores() if args.device == "cpu" else 1
     _note_unread(args, protocol.datasets)
-    options = "data_dirs", "jobs", "threads", "device", "resume", "quick"
-    given = {each: vars(args)[each] for each in options}
+    given = args.given("data_dirs", "jobs", "threads", "device", "resume", "quick")
     with _progress(name, "replicates") as show, terminate_as_interrupt():
         folder = run_experiment(protocol, args.out, on_progress=show, **given)
     found = read_experiment(args.out, name, quick=quick)
@@ -208,8 +207,8 @@ def search(args: Any) -> None:
     declared = space(args.name)
     if not args.show:
         _note_unread(args, (declared.base["dataset"],))
-        options = {name: vars(args)[name] for name in ("budget", "resume", "data_dirs")}
-        options["jobs"] = args.jobs or usable_cores()
+        args.jobs = args.jobs or usable_cores()
+        options = args.given("budget", "jobs", "resume", "data_dirs")
         with _progress(args.name, "trainings in this rung") as tell, terminate_as_interrupt():
             folder = run_search(declared, args.out, on_progress=tell, **options)
         note(f"rows and summary are in {short_path(folder.resolve())}")

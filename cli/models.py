@@ -59,7 +59,7 @@ def evaluate(args: Any) -> None:
     """
     from nembp.runs.predicting import evaluate_run
 
-    options = {name: value for name, value in vars(args).items() if name not in ("run", "json")}
+    options = args.given("data_dir", "split", "device", *TABLES)
     scores = evaluate_run(args.run, note=note, **options)
     data = f"{scores['samples']} {scores['split']} samples of {scores['dataset']}"
     emit(args, scores, [*score_rows(scores), ("data", data), ("run", short_path(scores["run"]))])
@@ -117,10 +117,10 @@ def predict(args: Any) -> None:
             raise click.UsageError(
                 f"--out {out}: forward results are numbers; use .csv, .npy or .npz"
             )
-    from nembp.runs.predicting import load_run, read_as
+    from nembp.runs.predicting import load_run
 
     model = load_run(args.run, args.device, note)
-    read_as(model, {name: vars(args)[name] for name in TABLES})
+    model.settings |= args.given(*TABLES)  # how tables are read, where not as in training
     with unpacking(args.max_bytes):
         names, y, content, facts = (_forward if forward else _backward)(args, model)
     if out is not None:
@@ -265,8 +265,7 @@ def sample(args: Any) -> None:
     check_out(args, ".png", ".npy", ".npz")
     from nembp.runs.gan import draw_samples
 
-    names = "seed", "reconstruct", "data_dir", "device"
-    more = {name: vars(args)[name] for name in names}
+    more = args.given("seed", "reconstruct", "data_dir", "device")
     facts = draw_samples(args.run, args.number, args.out, note=note, **more)
     fewer = ", all that there are" if facts["samples"] < args.number else ""
     note(f"wrote {args.out}: {count(facts['samples'], 'sample')}{fewer}")

@@ -71,10 +71,18 @@ class Option(click.Option):
         return next(filter(None, values), None)
 
 
+class Args(SimpleNamespace):
+    """The parameters of a command."""
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Return those of some names that were given anywhere."""
+        return {name: value for name in names if (value := vars(self)[name]) is not None}
+
+
 class Command(click.Command):
     """A command whose help lists options under their headings, and whose refusals name variables.
 
-    Its function gets its parameters as one namespace.
+    Its function gets its parameters as one `Args`.
     """
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -90,7 +98,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         assert self.callback is not None
         try:
-            return ctx.invoke(self.callback, SimpleNamespace(**ctx.params))
+            return ctx.invoke(self.callback, Args(**ctx.params))
         except ArchitectureError as error:
             for param in self.params:
                 if param.name in ctx.params and (variable := variable_of(ctx, param)):
@@ -160,11 +168,6 @@ def _option(kind: type[Config], name: str, declared: Declared) -> Option:
     default = declared.described_default
     told = declared.help + (f"  [default: {default}]" if default else "")
     return Option(flags, told, takes, heading=declared.group, default=None)
-
-
-def chosen(kind: type[Config], args: Any) -> dict[str, Any]:
-    """Return the settings of a configuration that were given anywhere."""
-    return {name: value for name in kind.options() if (value := vars(args)[name]) is not None}
 
 
 # -- options of several commands -------------------------------------------------------------------

@@ -16,7 +16,7 @@ from nembp.runs.config import RunConfig
 from nembp.runs.options import Config, read_settings
 from nembp.runs.options import Option as Declared
 
-from .options import Option, chosen, command, options_of
+from .options import Option, command, options_of
 from .output import (
     count,
     duration,
@@ -87,7 +87,7 @@ class Progress:
     total: int = 0
 
     def __post_init__(self) -> None:
-        self.given = chosen(self.kind, self.args)
+        self.given = self.args.given(*self.kind.options())
         self.unit = self.kind.length.removesuffix("s")
         self.ctx = click.get_current_context()
 

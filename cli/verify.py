@@ -74,7 +74,7 @@ def verify(args: Any) -> None:
     shown: list[Any] = []
     wrong: list[str] = []
     if laws:
-        facts = {name: vars(args)[name] for name in ("cases", "seed", "device", "dtype")}
+        facts = args.given("cases", "seed", "device", "dtype")
         facts["laws"] = [_facts(law, one) for law, one in zip(laws, found, strict=True)]
         failed = [one.law for one in found if not one.passed]
         if failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -90,7 +90,7 @@ def evaluate_run(
             f"split must be one of {', '.join(get_args(SplitName))}, got {split!r:.80}"
         )
     model = load_run(run, device, note)
-    read_as(model, table)
+    model.settings |= {name: value for name, value in table.items() if value is not None}
     data, config = data_of_run(model, run, data_dir)
     seen = model.settings.get(FINGERPRINT, data.fingerprint)
     if split != "all" and not data.matches(seen):
@@ -208,11 +208,6 @@ def one_hot(
 
 
 # -- input files -----------------------------------------------------------------------------------
-def read_as(model: Model, table: Mapping[str, Any]) -> None:
-    """Read tables for a model as is said, not as in training."""
-    model.settings |= {name: value for name, value in table.items() if value is not None}
-
-
 def table_options(model: Model) -> Request:
     """Return how the tables of a model's run were read, for others of the kind."""
     return Request(**{name: model.settings[name] for name in TABLES if name in model.settings})
