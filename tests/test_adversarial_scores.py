@@ -17,19 +17,7 @@ from scipy.spatial.distance import cdist
 
 from nembp.adversarial import scores
 from nembp.adversarial.data import load_adversarial, mixture
-from nembp.adversarial.scores import (
-    Scorer,
-    classifier_for,
-    coverage,
-    default_cache,
-    frechet_distance,
-    inception_score,
-    kl_from_uniform,
-    near_modes,
-    precision_recall,
-    recipe_for,
-    scorer_for,
-)
+from nembp.adversarial.scores import classifier_for, precision_recall, scorer_for
 from nembp.architecture import network
 from nembp.datasets import Dataset, Scaling, Split, load
 from nembp.errors import ArchitectureError, DivergenceError, ShapeError
@@ -43,19 +31,19 @@ generator = np.random.default_rng
 @quick
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=30).filter(any))
 def test_kl_from_uniform_is_scipy_s(counts) -> None:
-    kl = kl_from_uniform(counts)
+    kl = scores.kl_from_uniform(counts)
     assert kl == pytest.approx(scipy.stats.entropy(counts, np.ones(len(counts))), abs=1e-12)
     assert 0 <= kl <= math.log(len(counts)) + 1e-12
-    assert kl_from_uniform([0] * len(counts)) == math.log(len(counts))  # nothing to count
+    assert scores.kl_from_uniform([0] * len(counts)) == math.log(len(counts))  # nothing to count
 
 
 def test_a_sample_counts_for_the_nearest_mode_within_three_standard_deviations() -> None:
-    assert coverage([25, 24, 0, 351], 400) == (3, 2)  # a quarter of the uniform 100 is 25
-    assert coverage([1, 0, 1], 2) == (2, 2)  # below one sample, one is enough
+    assert scores.coverage([25, 24, 0, 351], 400) == (3, 2)  # a quarter of the uniform 100 is 25
+    assert scores.coverage([1, 0, 1], 2) == (2, 2)  # below one sample, one is enough
     x = np.array([[1.5, 0.0], [0.0, 1.5001], [10.0, -1.4999], [5.0, 0.0]])
-    assert near_modes(x, np.array([[0.0, 0.0], [10.0, 0.0]]), 0.5).tolist() == [1, 1]
+    assert scores.near_modes(x, np.array([[0.0, 0.0], [10.0, 0.0]]), 0.5).tolist() == [1, 1]
     near = np.array([[0.1], [0.4], [0.6]])  # within three of either
-    assert near_modes(near, np.array([[0.0], [1.0]]), 1.0).tolist() == [2, 1]
+    assert scores.near_modes(near, np.array([[0.0], [1.0]]), 1.0).tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("name", ["ring", "grid"])
@@ -79,22 +67,22 @@ def test_inception_score_by_its_definition(seed, n, k) -> None:
     p = generator(seed).dirichlet(np.full(k, 0.2), size=n)
     mean = np.broadcast_to(p.mean(axis=0), p.shape)
     expected = math.exp(scipy.stats.entropy(p, mean, axis=1).mean())
-    assert inception_score(p) == pytest.approx(expected, rel=1e-9)
-    assert 1 <= inception_score(p) <= min(n, k) + 1e-9
+    assert scores.inception_score(p) == pytest.approx(expected, rel=1e-9)
+    assert 1 <= scores.inception_score(p) <= min(n, k) + 1e-9
 
 
 def test_frechet_distance_in_closed_form_and_by_scipy() -> None:
     shift, corners = np.array([1.0, -2.0, 2.0]), np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), axis=-1)
     cube = corners.reshape(8, 3) * np.sqrt(7 / 8)  # of covariance I; below diag(1, 4, 9)
     stretched = cube * [1.0, 2.0, 3.0]  # sum of (σ₁ − σ₂)² where both are diagonal
-    assert frechet_distance(cube, stretched) == pytest.approx(0 + 1 + 4)
-    assert frechet_distance(cube + shift, 0 * cube) == pytest.approx(9.0 + 3.0)
+    assert scores.frechet_distance(cube, stretched) == pytest.approx(0 + 1 + 4)
+    assert scores.frechet_distance(cube + shift, 0 * cube) == pytest.approx(9.0 + 3.0)
     for seed in range(5):
         x, y = generator(seed).standard_normal((2, 9, 3))
         a, b = np.cov(x.T), np.cov(y.T)
         expected = np.square(x.mean(0) - y.mean(0)).sum()
         expected += np.trace(a + b - 2 * np.real(scipy.linalg.sqrtm(a @ b)))
-        assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
+        assert scores.frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
 
 
 def by_definition(real, generated, k):
@@ -150,7 +138,7 @@ def digits() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def scorer(digits, cache) -> Scorer:
+def scorer(digits, cache) -> scores.Scorer:
     return scorer_for(digits, cache)
 
 
@@ -204,9 +192,9 @@ def test_a_classifier_is_read_from_its_file_and_not_taken_for_another_s(
 
 def test_files_that_cannot_be_read_or_written(digits, tmp_path, monkeypatch) -> None:
     for shape in ((side, side + 1, c) for side in (3, 8, 9, 15, 16, 17, 32, 50) for c in (1, 3)):
-        recipe = recipe_for(replace(digits, shape=shape))
+        recipe = scores.recipe_for(replace(digits, shape=shape))
         assert network(shape, recipe["layers"], 10).outputs == 10
-    recipe = recipe_for(digits) | {"epochs": 1}
+    recipe = scores.recipe_for(digits) | {"epochs": 1}
     monkeypatch.setattr(scores, "recipe_for", lambda data: recipe)
     first = classifier_for(digits, tmp_path)
     content = bytearray(first.path.read_bytes())
@@ -218,10 +206,10 @@ def test_files_that_cannot_be_read_or_written(digits, tmp_path, monkeypatch) -> 
     assert "again" in notes[0]
     assert len(notes) == 3
     monkeypatch.setenv("NEMBP_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path / "judges"
+    assert scores.default_cache() == tmp_path / "judges"
     monkeypatch.delenv("NEMBP_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert default_cache() == tmp_path / "x" / "nembp" / "judges"
+    assert scores.default_cache() == tmp_path / "x" / "nembp" / "judges"
     (tmp_path / "file").write_text("")
     unkept = classifier_for(digits, tmp_path / "file" / "judges", notes.append)
     assert unkept.describe()["file"] is None

@@ -27,14 +27,8 @@ def test_a_ring_is_learned_better_than_chance():
     # before training, under 1 % of samples lie within 3 deviations of a mode (area 3σ: 8·9σ² of
     # about 4); no draw of the seed decides: the threshold is 10 times that
     data = mixture("ring", 4000, std=0.03)
-    trainer = trainer_of(
-        AdversarialSettings(bidirectional="generator", generator_weight=0.1),
-        data=data,
-        hidden=(64, 64),
-        batch_size=64,
-        iterations=1000,
-        optimizers=(Adam(1e-3, beta1=0.5), Adam(1e-3, beta1=0.5)),
-    )
+    settings = AdversarialSettings(bidirectional="generator", generator_weight=0.1)
+    trainer = trainer_of(settings, data=data, hidden=(64, 64), batch_size=64, iterations=1000)
     scorer = scorer_for(data)
     assert scorer.score(trainer.sample(1000))["high_quality"] < 0.05
     trainer.run()
@@ -50,9 +44,8 @@ def test_every_kind_records_what_it_trains(kind, bidirectional):
     trainer = trainer_of(settings)
     before = parameters(trainer)
     history = trainer.run()
-    critic = kind.startswith("wasserstein")
     keys = {"iteration", "generator/nll", "iterations_per_second"}
-    keys |= {"critic/objective"} if critic else {"discriminator/nll"}
+    keys |= {"critic/objective" if settings.has_critic else "discriminator/nll"}
     keys |= {"critic/penalty"} if kind == "wasserstein-gp" else set()
     for name in ("discriminator", "generator"):
         keys |= {f"{name}/backward_nll"} if bidirectional in (name, "both") else set()

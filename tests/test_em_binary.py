@@ -155,9 +155,8 @@ def test_posterior_screening_does_not_guarantee_it_for_another_posterior():
     cases = [make_case(seed, Gaussian(), Gaussian(), scale=3.0, rows=1) for seed in range(10)]
     for condition, least in (("posterior", -math.inf), ("every", 0.0)):
         options = {"condition": condition}
-        found = [
-            evaluate(c, Noise("nem", 0.5), theta_star=-c.theta, **options).exact for c in cases
-        ]
+        nem = Noise("nem", 0.5)
+        found = [evaluate(c, nem, theta_star=-c.theta, **options).exact for c in cases]
         assert min(found) >= least
         assert (min(found) < 0.0) == (condition == "posterior")
     case = make_case(7, Multinomial(), Gaussian(), scale=3.0, rows=20)
@@ -188,10 +187,8 @@ def test_exact_is_none_where_nothing_is_enumerated():
 
 
 def test_errors_say_what_to_do():
-    case, few = (
-        make_case(0, Multinomial(), Gaussian(), (2, 2, 9)),
-        make_case(0, Gaussian(), Gaussian()),
-    )
+    case = make_case(0, Multinomial(), Gaussian(), (2, 2, 9))
+    few = make_case(0, Gaussian(), Gaussian())
     net, theta, x, y = case
     nem, by_batch = Noise("nem"), Noise("nem", screening="expectation")
     for error, match, call in (

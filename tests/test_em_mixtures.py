@@ -32,22 +32,17 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max() / max(1.0, np.abs(a).max(), np.abs(b).max()))
 
 
-def mixture_case(
-    seed: int, dimension: int = 1, components: int = 3, rows: int = 90
-) -> tuple[np.ndarray, GaussianMixture]:
+def mixture_case(seed, dimension=1, components=3, rows=90):
     """Return data of overlapping clusters of different shapes, and a start for EM."""
     g = np.random.default_rng(seed)
-    y = np.concatenate(
-        [
-            g.standard_normal((rows // components, dimension)) @ g.standard_normal((dimension,) * 2)
-            + g.normal(0.0, 2.0, dimension)
-            for _ in range(components)
-        ]
-    )
+    size, square, parts = (rows // components, dimension), (dimension, dimension), []
+    for _ in range(components):
+        shaped = g.standard_normal(size) @ g.standard_normal(square)
+        parts.append(shaped + g.normal(0.0, 2.0, dimension))
+    y = np.concatenate(parts)
     return y, initial_mixture(y, components, g)
 
 
-# -- the model -------------------------------------------------------------------------------------
 # -- EM --------------------------------------------------------------------------------------------
 @given(seeds, dimensions, st.integers(1, 3))
 def test_em_never_lowers_the_log_likelihood(seed, d, components):
@@ -59,11 +54,8 @@ def test_em_never_lowers_the_log_likelihood(seed, d, components):
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_em_is_scikit_learn_s_iteration_by_iteration_and_stops_where_it_does(d):
     y, start = mixture_case(d, d, rows=150)
-    options = {
-        "weights_init": start.weights,
-        "means_init": start.means,
-        "precisions_init": np.linalg.inv(start.covariances),
-    }
+    options = {"weights_init": start.weights, "means_init": start.means}
+    options["precisions_init"] = np.linalg.inv(start.covariances)
     reference = Reference(3, max_iter=1, tol=0.0, warm_start=True, **options)
     for k in range(1, 16):
         with warnings.catch_warnings():
@@ -111,24 +103,22 @@ def test_every_draw_satisfies_its_own_condition(seed, d, rejected):
 def test_between_two_means_no_noise_passes_in_every_component():
     mixture = GaussianMixture([0.5, 0.5], [[-1.0], [2.0]], [[[1.0]], [[1.0]]])
     y = np.linspace(-3.0, 4.0, 701)[:, None]
-    n = draw_mixture_noise(mixture, y, Noise("nem", std=0.3), np.random.default_rng(0))
+    noise = Noise("nem", std=0.3)
+    n = draw_mixture_noise(mixture, y, noise, np.random.default_rng(0))
     between = (y > -1.0) & (y < 2.0)
     assert not n[between].any()
     assert (n[y < -1.0] >= 0.0).all()  # towards the means
     assert (n[y > 2.0] <= 0.0).all()
     assert (n[~between] != 0.0).mean() > 0.5
-    weaker = draw_mixture_noise(
-        mixture, y, Noise("nem", std=0.3), np.random.default_rng(0), condition="posterior"
-    )
+    weaker = draw_mixture_noise(mixture, y, noise, np.random.default_rng(0), condition="posterior")
     assert (weaker[between] != 0.0).mean() > 0.5
 
 
 def test_noise_gain_is_the_difference_of_q():
     y, start = mixture_case(5, 2)
     noise = Noise("blind", std=0.5)
-    fitted = fit_mixture(
-        y, start, noise=noise, generator=np.random.default_rng(3), iterations=1, tolerance=0.0
-    )
+    g = np.random.default_rng(3)
+    fitted = fit_mixture(y, start, noise=noise, generator=g, iterations=1, tolerance=0.0)
     n = draw_mixture_noise(start, y, noise, np.random.default_rng(3))
     r = start.posterior(y)
     expected = (start.q(y + n, r) - start.q(y, r)) / len(y)
@@ -170,16 +160,12 @@ def test_errors_say_what_to_do():
     collapsing = GaussianMixture([0.5, 0.5], [[0.0], [9.5]], [[[0.01]], [[1.0]]])
     clusters = np.array([[0.0], [0.0], [0.0], [9.0], [10.0]])
     g, by_component = np.random.default_rng(0), Noise("nem", screening="component")
-    few = {"rows": 1, "datasets": 1, "seed": 0}
+    few, skew = {"rows": 1, "datasets": 1, "seed": 0}, [[[1.0, 0.5], [0.0, 1.0]]]
     for error, match, call in (
         (ShapeError, "must have shapes", lambda: GaussianMixture([1.0], [[0.0], [1.0]], [[[1.0]]])),
         (ShapeError, "must be finite", lambda: GaussianMixture([1.0], [[np.nan]], [[[1.0]]])),
         (ArchitectureError, "sum to 1", lambda: GaussianMixture([0.9], [[0.0]], [[[1.0]]])),
-        (
-            ArchitectureError,
-            "symmetric",
-            lambda: GaussianMixture([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.0, 1.0]]]),
-        ),
+        (ArchitectureError, "symmetric", lambda: GaussianMixture([1.0], [[0.0, 0.0]], skew)),
         (DivergenceError, "larger reg_covar", lambda: GaussianMixture([1.0], [[0.0]], [[[0.0]]])),
         (DivergenceError, "covariance 0", lambda: fit_mixture(clusters, collapsing, reg_covar=0.0)),
         (ShapeError, "y must have shape", lambda: start.posterior(y[:, :1])),
