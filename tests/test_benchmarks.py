@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -371,6 +372,11 @@ def test_tables_without_pytorch_say_so_and_the_rest_runs(bench, monkeypatch):
     layer = next(line for line in lines if line.strip().startswith(LAYERS[0]))
     assert "not installed" in layer
     assert max(map(len, lines)) <= 100
+
+
+def test_committed_results_can_be_shown():
+    for file in (Path(__file__).parent / "benchmarks" / "results").glob("*.json"):
+        assert "torch both / both" in report.render(json.loads(file.read_text())).replace("\n", " ")
 
 
 def test_bad_options_are_usage_errors_that_name_the_entry(monkeypatch):

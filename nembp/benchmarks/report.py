@@ -75,11 +75,12 @@ def _case(row: Result) -> Cells:
 def _measured(row: Result) -> list[Cells]:
     """Return all that was measured of a case."""
     cells, times = _case(row), row["times"]
-    shown = [name for name in times if not name.startswith("floor/")]
+    # of results of version 0.1 " as " names one of several layouts, of which the best is shown
+    shown = [name for name in times if " as " not in name and not name.startswith("floor/")]
     for name in shown:
         who, _, way = name.partition("/")
         cells[who, _in_words(way)] = _time(times[name], spread=name == shown[0])
-    for way, least in row["floor"].items():
+    for way, least in row.get("floor", {}).items():
         cells["ms floor", _in_words(way)] = f"{1e3 * least:.3g}"
     for name, ratio in row["ratios"].items():
         if ratio is not None:
