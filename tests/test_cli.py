@@ -23,15 +23,11 @@ from nembp_cli.main import COMMANDS, CommandGroup
 import nembp
 from nembp import errors
 from nembp.checkpoints import load_model
-from nembp.datasets import arrays, available, cifar
-from nembp.datasets.arrays import NAMES
+from nembp.datasets import available, cifar
 from nembp.runs import RunConfig, from_toml
 from nembp.runs.gan_config import GanConfig
 
 SHORT = ["--layers", "16", "--epochs", "2", "--device", "cpu"]
-SAMPLE = Path(__file__).resolve().parents[1] / "data" / "mnist-sample"
-
-
 pytestmark = pytest.mark.usefixtures("own_folder")
 
 
@@ -209,40 +205,6 @@ def test_what_data_info_says_of_scaling(tmp_path, monkeypatch):
     cifar_files.hundred(tmp_path, "binary")
     text = run("data", "info", "cifar100", "--data-dir", tmp_path).stdout
     assert "class 19: 2  and 80 more" in text
-
-
-@pytest.fixture
-def small_mnist(monkeypatch):
-    """The sample, in MNIST's place in the table of checksums; its mirror is its folder."""
-    import gzip
-    import hashlib
-
-    contents = {}
-    for name in NAMES:
-        content = gzip.decompress((SAMPLE / f"{name}.gz").read_bytes())
-        contents[name] = hashlib.md5(content).hexdigest(), len(content)
-    monkeypatch.setattr(arrays, "MNIST", contents)
-    return SAMPLE.as_uri()
-
-
-def test_fetching_says_what_it_does(small_mnist, tmp_path):
-    folder = tmp_path / "mnist"
-    ask = ("data", "fetch", "mnist", "--mirror", small_mnist, "--data-dir")
-    result = works(*ask, folder)
-    assert result.stdout == ""
-    for said in (*(f"fetching {name}.gz" for name in NAMES), "4 files fetched",
-                 f"nembp train --dataset mnist --data-dir {folder}"):  # fmt: skip
-        assert said in result.stderr
-    works("data", "info", "mnist", "--data-dir", folder)
-    again = run(*ask, folder)
-    assert "nothing to fetch" in again.stderr
-    assert "nembp: fetching" not in again.stderr
-    assert run(*ask, tmp_path / "b", "--quiet").output == ""
-    assert len(as_json(*ask, tmp_path / "c")["fetched"]) == 4
-    ask = ("data", "fetch", "mnist", "--data-dir", tmp_path / "d", "--mirror")
-    assert "--mirror URL" in fails(3, *ask, (tmp_path / "absent").as_uri(), "--quiet")
-    assert not list(tmp_path.glob("d/*-ubyte*"))  # what fails leaves nothing
-    assert "http" in fails(2, *ask, "ftp://x")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from cifar_files import NAMES as CLASSES
 from cifar_files import binary, expected, shrink
-from command_line import fails, works
+from command_line import as_json, fails, works
 from fuzz_cases import write_idx
 
 from nembp.datasets import arrays, cifar, fetch, load
@@ -69,6 +69,25 @@ def mirror(monkeypatch):
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_command_says_what_it_does(mirror, tmp_path):
+    folder = tmp_path / "mnist"
+    ask = ("data", "fetch", "mnist", "--mirror", mirror.url, "--data-dir")
+    result = works(*ask, folder)
+    assert result.stdout == ""
+    for said in (*(f"fetching {name}" for name in FILES), "4 files fetched",
+                 f"nembp train --dataset mnist --data-dir {folder}"):  # fmt: skip
+        assert said in result.stderr
+    again = works(*ask, folder).stderr
+    assert "nothing to fetch" in again
+    assert "nembp: fetching" not in again
+    assert works(*ask, tmp_path / "b", "--quiet").output == ""
+    assert len(as_json(*ask, tmp_path / "c")["fetched"]) == 4
+    ask = ("data", "fetch", "mnist", "--data-dir", tmp_path / "d", "--quiet", "--mirror")
+    assert "--mirror URL" in fails(3, *ask, (tmp_path / "absent").as_uri())
+    assert not list(tmp_path.glob("d/*-ubyte*"))  # what fails leaves nothing
+    assert "http" in fails(2, *ask, "ftp://x")
 
 
 def test_fetches_what_is_not_there(mirror, tmp_path):
