@@ -176,9 +176,10 @@ def test_adam_s_traffic_reaches_every_parameter():
     for threads in (1, 3):
         traffic = AdamTraffic(CPU, 1000, "float64", threads)
         traffic()
-        *moved, g = (np.concatenate(pieces) for pieces in zip(*traffic._pieces, strict=True))
+        *vectors, dots = zip(*traffic.pieces, strict=True)
+        *moved, g = map(np.concatenate, vectors)
         assert all(np.array_equal(v, -g) for v in moved)
-        assert sum(float(dot[0, 0]) for dot in traffic._dots) == 1000.0
+        assert sum(float(dot[0, 0]) for dot in dots) == 1000.0
 
 
 # -- the peers do the same mathematics ---------------------------------------------------------

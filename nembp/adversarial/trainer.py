@@ -80,14 +80,10 @@ class AdversarialTrainer:
         _check_networks(generator, discriminator, reader, settings)
         check_counts(batch_size=batch_size, iterations=iterations, report_every=report_every)
         noise = check_noise(noise, settings)
-        self.generator, self.discriminator = generator, discriminator
-        self.reader, self.settings, self._seed = reader, settings, seed
-        self.batch_size, self.iterations = min(batch_size, reader.n), iterations
-        self.report_every, self.callbacks, self.after_step = (
-            report_every,
-            list(callbacks),
-            after_step,
-        )
+        self.generator, self.discriminator, self.reader = generator, discriminator, reader
+        self.settings, self._seed, self.batch_size = settings, seed, min(batch_size, reader.n)
+        self.iterations, self.report_every = iterations, report_every
+        self.callbacks, self.after_step = list(callbacks), after_step
         self.schedule = learning_rate_schedule(schedule)
         self._networks = {"generator": generator, "discriminator": discriminator}
         self.optimizers = get_optimizer(optimizers[0]), get_optimizer(optimizers[1])
@@ -349,8 +345,6 @@ class AdversarialTrainer:
 
     def _weight(self, weight: float) -> tuple[float, Array]:
         """Return the weight of a backward direction now, and its factor on the device."""
-        if self.settings.weight_schedule == "constant":
-            return weight, None
         factor = self._numbers[WEIGHT]
         return (weight, factor) if self.on_device else (factor[0] * weight, None)
 
@@ -424,10 +418,8 @@ def random_batches(n: int, size: int, generator: np.random.Generator) -> Iterato
 
 # -- what networks, samples, noise and settings need of each other ---------------------------------
 def _check_networks(g: Network, d: Network, reader: BatchReader, s: AdversarialSettings) -> None:
-    sizes, labels = (
-        (g.outputs, d.inputs, reader.features),
-        reader.is_classification * reader.outputs,
-    )
+    sizes = g.outputs, d.inputs, reader.features
+    labels = reader.is_classification * reader.outputs
     wanted: type[Likelihood] = Multinomial if s.classes else Score if s.has_critic else Bernoulli
     outputs, of_g, of_d = s.classes + 1, g.reversed.likelihood, d.reversed.likelihood
     fits = isinstance(d.likelihood, wanted) and d.outputs == outputs and d.likelihood.scale == 1.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import pairwise
 
@@ -20,6 +19,7 @@ from nembp.backend import Array, Backend, stream
 from nembp.engine.backprop import Path, class_rows
 from nembp.engine.convolution import Convolution
 from nembp.engine.linear import Dense, LinearMap
+from nembp.threads import run_parallel
 
 ADAM_PASSES = 7  # reads of θ, g, M, V and writes of θ, M, V: the least that Adam can move
 
@@ -93,17 +93,15 @@ class AdamTraffic:
     def __init__(self, backend: Backend, parameters: int, dtype: str, threads: int = 1) -> None:
         self._backend = backend
         vectors = [backend.ones((parameters,), dtype) for _ in range(4)]
-        cuts = [parameters * i // threads for i in range(threads + 1)]
-        self._pieces = [[v[i:j] for v in vectors] for i, j in pairwise(cuts)]
-        self._dots = [backend.empty((1, 1), dtype) for _ in self._pieces]
-        self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
+        cuts = pairwise(parameters * i // threads for i in range(threads + 1))
+        self.pieces = [[*(v[i:j] for v in vectors), backend.empty((1, 1), dtype)] for i, j in cuts]
 
     def __call__(self) -> None:
         """Stream over the vectors once."""
-        list(self._map(self._stream, self._pieces, self._dots))
+        run_parallel(self._stream, self.pieces)
 
-    def _stream(self, vectors: list[Array], dot: Array) -> None:
-        *moved, g = vectors
+    def _stream(self, piece: list[Array]) -> None:
+        *moved, g, dot = piece
         for v in moved:
             self._backend.xp.negative(v, out=v)
         self._backend.matmul(g[None, :], g[:, None], dot)
