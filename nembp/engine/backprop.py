@@ -37,7 +37,7 @@ import numpy as np
 from nembp.backend import Array, Backend
 from nembp.engine.batchnorm import Counts, Statistics
 from nembp.engine.likelihoods import Gaussian, Likelihood, Readout
-from nembp.engine.network import LayerSide, Network, check_same_rows
+from nembp.engine.network import LayerSide, Network
 from nembp.engine.noise import Noise, NoiseSource, SignalNoise, noise_that_acts
 from nembp.errors import ArchitectureError, ShapeError, check_choice
 from nembp.threads import single_threaded_blas
@@ -520,8 +520,7 @@ def gradient(
 
 def _of_arrays(net: Network, x: Any, t: Any, **options: Any) -> tuple[Array, JointBackpropagation]:
     """Return the gradient of one batch, and the step that found it."""
-    x, t = net._check(x, net.inputs, "input"), net._check(t, net.outputs, "target")
-    check_same_rows(x, t)
+    x, t = net._check_batch(x, t)
     host = net.backend.to_numpy(t)
     if options.get("path") == "classes" and not (np.sort(host) == np.eye(host.shape[1])[-1]).all():
         raise ShapeError("path 'classes' takes one-hot rows as targets; leave path='samples'")

@@ -361,9 +361,7 @@ class Network:
 
         A ShapeError says what does not fit this direction, and whether the two look swapped.
         """
-        t = self._check(t, self.outputs, "target")
-        x = self._check(x, self.inputs, "input")
-        check_same_rows(x, t)
+        x, t = self._check_batch(x, t)
         return self.likelihood.log_likelihood(self.readout(x, statistics), t)[:, 0]
 
     def _check(self, value: Any, width: int, what: str) -> Array:
@@ -379,6 +377,13 @@ class Network:
         if not array.shape[0]:
             raise ShapeError(f"{what} has no rows; expected at least one sample")
         return array
+
+    def _check_batch(self, x: Any, t: Any) -> tuple[Array, Array]:
+        """Return inputs and targets that a user gave, of as many rows."""
+        t, x = self._check(t, self.outputs, "target"), self._check(x, self.inputs, "input")
+        if x.shape[0] != t.shape[0]:
+            raise ShapeError(f"the input has {x.shape[0]} rows, but the target has {t.shape[0]}")
+        return x, t
 
     # -- copies: each has its own vectors, and both directions look at them ----------------------
     def to(self, device: str | Backend | None = None, dtype: DTypeLike | None = None) -> Network:
@@ -426,12 +431,6 @@ def _rebuild(
     net = Network(layers, maps, forward, backward, dtype=dtype, seed=None)
     net.restore(kept)
     return net
-
-
-def check_same_rows(x: Array, t: Array) -> None:
-    """Raise ShapeError if inputs and targets differ in number."""
-    if x.shape[0] != t.shape[0]:
-        raise ShapeError(f"the input has {x.shape[0]} rows, but the target has {t.shape[0]}")
 
 
 def dense_network(
