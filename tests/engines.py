@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from functools import partial
 from typing import Any
 
 import array_api_strict
@@ -95,7 +94,7 @@ def joint(
 
 def gathering(reader: Any, prefetch: bool | None) -> Any:
     """Return a reader that gathers batches on a second thread, or not, whether that pays or not."""
-    reader.batches = partial(reader.batches, prefetch=prefetch)
+    reader.prefetches = reader.prefetches if prefetch is None else prefetch
     return reader
 
 

@@ -65,7 +65,7 @@ def everything(reader: BatchReader, prefetch: bool | None = None) -> tuple[Array
     """Return all inputs and targets that a reader gives in a fixed random order."""
     order, parts = np.random.default_rng(1).permutation(reader.n), []
     backend = reader.backend
-    for index, staged in reader.batches(order, 16, prefetch=prefetch):
+    for index, staged in gathering(reader, prefetch).batches(order, 16):
         x = backend.empty((index.shape[0], reader.features), reader.dtype)
         t = backend.empty((index.shape[0], reader.outputs), reader.dtype)
         reader.read(index, x, t, staged)
@@ -149,7 +149,7 @@ def test_a_batch_read_alone_is_that_of_its_index(resident):
     split = images()
     reader = reader_of(split, network(), resident=resident)
     x, t = np.empty((3, 60), "float32"), np.empty((3, CLASSES), "float32")
-    waiting = reader.batches(np.arange(60), 16, prefetch=True)
+    waiting = gathering(reader, True).batches(np.arange(60), 16)
     index, staged = next(waiting)
     reader.read(np.array([5, 0, 59]), x, t)  # disturbs no batch that waits
     np.testing.assert_allclose(x, split.x[[5, 0, 59]].reshape(3, 60) / 255, rtol=1e-6)
@@ -234,10 +234,10 @@ def test_the_next_batch_is_gathered_while_one_is_used():
     split = images()
     rows = Watched(split.x)
     reader = reader_of(Split(rows, split.y), network(), resident=False)
-    for number, _ in enumerate(reader.batches(np.arange(60), 20, prefetch=True)):
+    for number, _ in enumerate(reader.batches(np.arange(60), 20)):
         assert number == 2 or rows.began[number + 1].wait(60)
     rows.reads = 0
-    for number, _ in enumerate(reader.batches(np.arange(60), 20, prefetch=False), start=1):
+    for number, _ in enumerate(gathering(reader, False).batches(np.arange(60), 20), start=1):
         assert rows.reads == number  # in turn nothing is read early
 
 

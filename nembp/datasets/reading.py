@@ -118,13 +118,14 @@ class BatchReader:
         self.augmentation, self._seed = augmentation or Augmentation(), seed
         self._check_augmentation()
         self.go_to(0)
-        rows, self._mapped = as_rows(split.x), is_mapped(split.x)
-        on_host, in_memory = backend.name == "cpu", not self._mapped
+        rows, in_memory = as_rows(split.x), not is_mapped(split.x)
+        on_host = backend.name == "cpu"
+        self.prefetches = not (in_memory and on_host)  # else a batch takes 0.3 ms or less
         if rows.dtype != np.uint8 and np.any(x_scaling.offset):
             rows, x_scaling, in_memory = ScaledRows(rows, x_scaling, dtype), Scaling(), False
         if resident is None:
             size = rows.size * rows.dtype.itemsize
-            resident = not self._mapped if on_host else 2 * size <= backend.free_memory()
+            resident = not is_mapped(split.x) if on_host else 2 * size <= backend.free_memory()
         self.is_resident = resident and not self.augmentation
         self._rows = rows
         self._x: Array = None
@@ -180,14 +181,12 @@ class BatchReader:
 
     # -- batches gathered on the host -------------------------------------------------------------
     def batches(
-        self, order: NDArray[np.intp], batch_size: int, *, prefetch: bool | None = None
+        self, order: NDArray[np.intp], batch_size: int
     ) -> Generator[tuple[Array, Staged], None, None]:
         """Go through the samples in an order, a batch at a time; the last one may be smaller.
 
-        ``order`` are sample numbers on the host. With ``prefetch``, by default where a batch may
-        have to wait for a disk, or a device for it, each is gathered and augmented on a second
-        thread while the one before it is used: the same batches, bit for bit. What is yielded is
-        for :meth:`read`, before the next batch is asked for.
+        What is yielded is for :meth:`read`, before the next batch is asked for. Where that pays,
+        each is gathered on a second thread while the one before it is used: the same, bit for bit.
         """
         on_device, n = self.backend.asarray(order), len(order)
         starts = range(0, n, batch_size)
@@ -196,11 +195,9 @@ class BatchReader:
             for part in parts:
                 yield on_device[part], None
             return
-        pays = self._mapped or self.backend.name != "cpu"  # in memory it takes 0.3 ms or less
         each = (order[part] for part in parts)
         in_turn = (self._stage(index, slot=0) for index in each)
-        ahead = pays if prefetch is None else prefetch
-        with closing(self._ahead(each) if ahead else in_turn) as staged:
+        with closing(self._ahead(each) if self.prefetches else in_turn) as staged:
             for part, raw in zip(parts, staged, strict=True):
                 yield on_device[part], raw
 
