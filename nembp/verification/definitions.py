@@ -287,37 +287,32 @@ def screened(
     if noise.kind == "blind":
         return offers[0][0], 1.0
     sign, found = -1.0 if noise.kind == "anti" else 1.0, []
-    for margin, lead in product((rounding, -rounding), repeat=2):  # decide ties one way, the other
-        some = [_best(noise, lambda n: sign * gain(n), each, margin, lead) for each in offers]
-        share = 0.0 if noise.kind == "drift" else float(np.mean(some[0][1]))
-        found.append((np.mean([n for n, _ in some], axis=0), share))
+    drawn = [[(n, sign * gain(n), sign * gain(-n)) for n in some] for some in offers]
+    both = rounding, -rounding  # decide ties one way, and the other
+    for margin, lead in product(both, both if noise.draws > 1 else (0.0,)):
+        best = [_best(some, noise.rejected == "reflect", margin, lead) for some in drawn]
+        share = 0.0 if noise.kind == "drift" else float(np.mean(best[0][1]))
+        found.append((np.mean([n for n, _ in best], axis=0), share))
     n, share = found[0]
     same = all(np.array_equal(n, other) and share == accepted for other, accepted in found)
     return (n, share) if same else None
 
 
-def _best(
-    noise: Noise, gain: Gain, offers: list[Array], margin: float, lead: float
-) -> tuple[Array, Array]:
+def _best(drawn: list[Any], reflect: bool, margin: float, lead: float) -> tuple[Array, Array]:
     """Return the draw that gains most, as it is kept, and where it is.
 
     Gains have to exceed a margin, and those of earlier draws by a lead.
     """
-
-    def passes(n: Array) -> Array:
-        gained = gain(n)
-        moved = np.abs(n) if gained.shape == n.shape else np.abs(n).max(axis=1, keepdims=True)
-        return np.asarray(gained >= margin * (moved > 0.0))
-
-    kept: list[Array] = []
-    for offer in offers:
-        n = offer if noise.rejected == "zero" else np.where(passes(offer), offer, -offer)
-        fine = passes(n)
-        kept.append(np.where(fine, n, 0.0))
-    if len(kept) == 1:
-        return kept[0], fine
-    gains = np.array([gain(n) - k * lead for k, n in enumerate(kept)])
-    place = np.broadcast_to(gains.argmax(axis=0), kept[0].shape)
+    kept, gains = [], []
+    for k, (n, forward, mirrored) in enumerate(drawn):
+        moved = np.abs(n) if forward.shape == n.shape else np.abs(n).max(axis=1, keepdims=True)
+        fine = forward >= margin * (moved > 0.0)
+        turned = ~fine & (mirrored >= margin * (moved > 0.0)) & reflect
+        kept.append(np.where(fine, n, np.where(turned, -n, 0.0)))
+        gains.append(np.where(fine, forward, np.where(turned, mirrored, 0.0)) - k * lead)
+    if len(drawn) == 1:
+        return kept[0], fine | turned
+    place = np.broadcast_to(np.argmax(gains, axis=0), n.shape)
     best = np.take_along_axis(np.array(kept), place[None], 0)[0]
     some = best != 0.0
     return best, some if gains[0].shape == best.shape else some.any(axis=1, keepdims=True)

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from pickle import PickleError
 from threading import get_ident
@@ -464,7 +464,7 @@ class OnNetwork(Trial):
     def known(self) -> bool:
         return self.case.known
 
-    @property
+    @cached_property
     def scale(self) -> float:  # type: ignore[override]
         return 10.0 * (1.0 + joint_size(self.net, *self.batch))
 
