@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -397,7 +396,7 @@ def test_what_is_no_gradient_is_refused(f, point, options, error, message):
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_float32_functions(seed, narrow):
-    f, point = _network(np.random.default_rng(seed), False, np.float32, narrow=narrow)
+    f, point = network(np.random.default_rng(seed), False, np.float32, narrow=narrow)
     report = check_gradient(f, point)
     # differences are taken in float64 where the function takes float64 points
     assert (report.noise < 1e-12) == (not narrow)
@@ -417,62 +416,60 @@ def test_a_float32_gradient_is_allowed_its_rounding():
 
 
 # -- functions with right gradients, at awkward points too: no false alarm -----------------------
-Pair = tuple[Callable[[np.ndarray], tuple[Any, np.ndarray]], np.ndarray]
 SIZES = (1, 2, 3, 5, 8, 17, 40)
 
 
-def tiny_gradient(rng: np.random.Generator, n: int, s: float) -> Pair:
+def tiny_gradient(rng, n, s):
     small, offset = float(10.0 ** rng.uniform(-16, -6)), float(rng.integers(2))
 
-    def f(t: np.ndarray) -> tuple[Any, np.ndarray]:
+    def f(t):
         return offset + small * np.sum(np.cos(t / s)), -small * np.sin(t / s) / s
 
     return f, rng.normal(size=n) * s
 
 
-def own_scales(rng: np.random.Generator, n: int, s: float) -> Pair:
+def own_scales(rng, n, s):
     c = 10.0 ** rng.uniform(-4, 4, n)
     return lambda t: (np.sum(np.cos(t / c)), -np.sin(t / c) / c), rng.normal(size=n) * c
 
 
-def at_the_optimum(rng: np.random.Generator, n: int, s: float) -> Pair:
+def at_the_optimum(rng, n, s):
     c = rng.normal(size=n) * s
     return lambda t: (np.sum((t - c) ** 2) / s / s + 1, 2 * (t - c) / s / s), c.copy()
 
 
-def logarithm(rng: np.random.Generator, n: int, s: float) -> Pair:
+def logarithm(rng, n, s):
     return lambda t: (np.sum(np.log(t / s)), 1 / t), np.abs(rng.normal(size=n)) * s + 0.01 * s
 
 
-def absolute(rng: np.random.Generator, n: int, s: float) -> Pair:
+def absolute(rng, n, s):
     """A third of the coordinates lie at their kink."""
     theta = np.where(rng.random(n) < 0.3, 0.0, rng.normal(size=n) * s)
     return lambda t: (np.sum(np.abs(t)), np.sign(t.real)), theta
 
 
-def saturated(rng: np.random.Generator, n: int, s: float) -> Pair:
+def saturated(rng, n, s):
     c = rng.normal(size=n)
     a = np.tanh
 
-    def f(t: np.ndarray) -> tuple[Any, np.ndarray]:
+    def f(t):
         return c @ a(t), c * (1 - a(t) * a(t))
 
     return f, rng.normal(size=n) * 12
 
 
-def rounded_argument(rng: np.random.Generator, n: int, s: float) -> Pair:
+def rounded_argument(rng, n, s):
     """A float64 interface to float32 arithmetic: a staircase."""
 
-    def f(t: np.ndarray) -> tuple[Any, np.ndarray]:
+    def f(t):
         t = np.asarray(t.real, np.float32).astype(float) / s
         return float(np.sum(np.sin(t))), np.cos(t) / s
 
     return f, rng.normal(size=n) * s
 
 
-def _network(
-    rng: np.random.Generator, relu: bool, dtype: Any, *, kinks: bool = False, narrow: bool = False
-) -> Pair:
+def network(rng, relu, dtype, *, kinks=False, narrow=False):
+    """Return the squared error of a hidden layer; ``narrow`` computes in float32 whatever comes."""
     d, m, rows = (int(rng.integers(1, k)) for k in (6, 9, 12))
     X, Y = rng.normal(size=(rows, d)).astype(dtype), rng.normal(size=rows).astype(dtype)
     theta = (rng.normal(size=d * m + 2 * m) * rng.choice([0.1, 1, 3])).astype(dtype)
@@ -481,7 +478,7 @@ def _network(
         X = np.round(X)
         X[0] = 0
 
-    def f(t: np.ndarray) -> tuple[Any, np.ndarray]:
+    def f(t):
         t = np.asarray(t.real, dtype) if narrow else t
         W, b, v = t[: d * m].reshape(d, m), t[d * m : d * m + m], t[d * m + m :]
         z = X @ W + b
@@ -494,18 +491,17 @@ def _network(
     return f, theta
 
 
-def float32_network(rng: np.random.Generator, n: int, s: float) -> Pair:
-    """Takes float64 points half of the time; else it computes in float32 whatever it is given."""
-    return _network(rng, bool(rng.integers(2)), np.float32, narrow=bool(rng.integers(2)))
+def float32_network(rng, n, s):
+    return network(rng, bool(rng.integers(2)), np.float32, narrow=bool(rng.integers(2)))
 
 
-def float32_optimum(rng: np.random.Generator, n: int, s: float) -> Pair:
+def float32_optimum(rng, n, s):
     """Least squares at their solution: the gradient is nothing but rounding."""
     rows = 2 * n + 3
     X, y = rng.normal(size=(rows, n)), rng.normal(size=rows) * 10
     point = np.linalg.lstsq(X, y, rcond=None)[0].astype(np.float32)
 
-    def f(t: np.ndarray) -> tuple[Any, np.ndarray]:
+    def f(t):
         A, b = (v.astype(t.dtype if t.dtype.kind == "f" else float) for v in (X, y))
         e = A @ t - b
         return e @ e / 2, A.T @ e
@@ -513,20 +509,15 @@ def float32_optimum(rng: np.random.Generator, n: int, s: float) -> Pair:
     return f, point
 
 
-def tanh_network(rng: np.random.Generator, n: int, s: float) -> Pair:
-    return _network(rng, False, np.float64)
-
-
-def relu_network(rng: np.random.Generator, n: int, s: float) -> Pair:
-    return _network(rng, True, np.float64, kinks=bool(rng.integers(2)))
-
-
 ALL = (tiny_gradient, own_scales, at_the_optimum, logarithm, absolute, saturated)
-ALL += (rounded_argument, float32_optimum, float32_network, tanh_network, relu_network)
-FAMILIES = {f.__name__: f for f in ALL}
+FAMILIES = {f.__name__: f for f in (*ALL, rounded_argument, float32_optimum, float32_network)}
+FAMILIES["tanh_network"] = lambda rng, n, s: network(rng, False, np.float64)
+FAMILIES["relu_network"] = lambda rng, n, s: network(
+    rng, True, np.float64, kinks=bool(rng.integers(2))
+)
 
 
-def draw(family: str, seed: int) -> Pair:
+def draw(family, seed):
     """Return a function that gives value and gradient, and a point."""
     rng = np.random.default_rng([seed, *family.encode()])
     return FAMILIES[family](rng, int(rng.choice(SIZES)), float(10.0 ** rng.uniform(-3, 3)))
