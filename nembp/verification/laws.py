@@ -183,18 +183,16 @@ def result_of(
     """
     try:
         with np.errstate(all="ignore"):
-            found = [
-                d if d.tolerance is not None else d._replace(tolerance=tolerance)
-                for d in deviations
-            ]
+            found = list(deviations)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, PickleError, RuntimeError,
             TypeError, ValueError) as error:  # fmt: skip
-        found = [Deviation(f"{type(error).__name__}: {error}", math.inf, tolerance)]
+        found = [Deviation(f"{type(error).__name__}: {error}", math.inf)]
     if not found:
         return None
-    worst = max(found, key=lambda d: ratio(d.error, d.tolerance or 0.0))
-    found_error, allowed = float(worst.error), float(worst.tolerance or 0.0)
-    return LawResult(law, source, found_error <= allowed, found_error, allowed, worst.what)
+    allowed = [tolerance if d.tolerance is None else d.tolerance for d in found]
+    pairs = zip(found, allowed, strict=True)
+    worst, limit = max(pairs, key=lambda pair: ratio(pair[0].error, pair[1]))
+    return LawResult(law, source, bool(worst.error <= limit), worst.error, limit, worst.what)
 
 
 @dataclass(frozen=True)
@@ -482,12 +480,7 @@ class OnNetwork(Trial):
         return host(self, vector)
 
     def step(
-        self,
-        way: Way,
-        path: Any,
-        noise: Any = None,
-        clock: tuple[int, int] = (1, 1),
-        step: Any = None,
+        self, way: Way, path: Any, noise: Any = None, step: Any = None
     ) -> tuple[Array, JointBackpropagation]:
         """Return a batch's joint gradient, and the step that gave it."""
         if step is None:
@@ -495,7 +488,7 @@ class OnNetwork(Trial):
             options: Any = {"path": path, "noise": noise, "generators": drawn}
             step = JointBackpropagation(way.net, len(way.x), **options)
         step.x[...], step.t[...] = self.array(way.x), self.array(way.t)
-        return self.written_by(step, *clock), step
+        return self.written_by(step, *CLOCK), step
 
 
 @law("gradient.definition", OnNetwork, BBP, known=True)
@@ -543,9 +536,8 @@ def of_the_textbook(on: OnNetwork) -> Deviations:
     if not (dense and name in textbook.ACTIVATIONS and all(kinds)):
         return
     pair = [kind(end.scale) for kind, end in zip(kinds, ends, strict=True)]
-    page = textbook.Network(
-        [u.size for u in layers], name, pair[0], pair[1], np.random.default_rng(0)
-    )
+    sizes, g = [u.size for u in layers], np.random.default_rng(0)
+    page = textbook.Network(sizes, name, pair[0], pair[1], g)
     page.theta[...] = host(net, net.parameters)
     yield on.near(backprop.gradient(net, *on.batch)[1], page.gradient(*on.batch), "gradient")
 
@@ -699,7 +691,7 @@ def noisy_step(on: OnNetwork, path: str) -> Any:
             defined[name] = found
     if not on.case.noise:
         return None
-    return *on.step(on.ways(path)[0], path, on.case.noise, CLOCK), defined
+    return *on.step(on.ways(path)[0], path, on.case.noise), defined
 
 
 @law("noise.screening", OnNetwork, NEM, known=True)
@@ -733,9 +725,8 @@ def noisy_gradient(on: OnNetwork) -> Deviations:
     if (found := noisy_step(on, on.path)) is None:
         return
     gradient, step, defined = found
-    yield holds(
-        set(step.sources) == set(defined), f"noise on the targets of {sorted(defined)} alone"
-    )
+    alone = set(step.sources) == set(defined)
+    yield holds(alone, f"noise on the targets of {sorted(defined)} alone")
     errors, ways = [], on.ways(on.path)
     for way in ways:
         n, _ = defined.get(way.net.direction, (0.0, 0.0))
@@ -763,7 +754,7 @@ def signal_step(on: OnNetwork) -> Any:
     screened, drawn = (other.get(v, v) for v in (spec.screening, spec.law))
     spec = replace(spec, screening=screened, law=drawn, update="exact")
     key = f"{way.net.direction}/{place}"
-    gradient, step = on.step(on.ways()[0], "samples", {key: spec}, CLOCK)
+    gradient, step = on.step(on.ways()[0], "samples", {key: spec})
     layers = noisy_layers(way.net, place)
     sources = {k: step.sources[key if place == "input" else f"{key}-{k}"] for k in layers}
     return way, spec, key, gradient, step, sources
@@ -847,10 +838,9 @@ def _views(net: Network) -> Deviations:
 
 def same_network(one: Network, other: Network, what: str) -> Deviations:
     """Compare two networks, which may differ in precision, but for what they predict."""
-    parts = (
-        (n.layers, n.maps, n.likelihood, n.reversed.likelihood, n.direction) for n in (one, other)
-    )
-    yield holds(next(parts) == next(parts), f"parts of {what}")
+    a, b = ((n.layers, n.maps, n.likelihood, n.reversed.likelihood) for n in (one, other))
+    same = a == b and one.direction == other.direction
+    yield holds(same, f"parts of {what}")
     yield from same_bits(one, other, f"of {what}")
 
 
@@ -925,14 +915,12 @@ class OnMap(Trial):
         """Return forward(x), adjoint(y) and, of a map with weights, weight_gradient(x, y)."""
         m, W = m or self.part, self.W
         x, y = self.x if x is None else x, self.y if y is None else y
-        up, down, outer = (
-            partial(f, self.backend) for f in (m.forward, m.adjoint, m.weight_gradient)
-        )
-        results = {
-            "forward": self.written(up, (len(x), m.outputs), x=x, W=W),
-            "adjoint": self.written(down, (len(y), m.inputs), y=y, W=W),
-        }
+        on, results = self.backend, {}
+        up, down = partial(m.forward, on), partial(m.adjoint, on)
+        results["forward"] = self.written(up, (len(x), m.outputs), x=x, W=W)
+        results["adjoint"] = self.written(down, (len(y), m.inputs), y=y, W=W)
         if m.weight_count:
+            outer = partial(m.weight_gradient, on)
             results["weight gradient"] = self.written(outer, m.weight_shape, x=x, y=y)
         return results
 
@@ -1155,23 +1143,19 @@ class OnLikelihood(Trial):
 
     kind = Likelihood
 
-    def __init__(
-        self,
-        part: Any,
-        *where: Any,
-        targets: Any = None,
-        support: str | None = None,
-        sums: bool | None = None,
-        canonical: bool = True,
-    ) -> None:
+    targets: Any = None
+    support: str | None = None
+    sums: bool | None = None
+    canonical = True
+
+    def __init__(self, part: Any, *where: Any, **held: Any) -> None:
         super().__init__(part, *where)
-        self.targets, self.support, self.canonical = targets, support, canonical
-        self.sums, shape = part.class_sums if sums is None else sums, (self.rows, 4)
-        spread, std = (float(self.generator.choice(v)) for v in ([0.1, 1.0, 3.0], [0.05, 0.5]))
-        self.z, self.n = (
-            self.rounded(spread * self.normal(*shape)),
-            self.rounded(std * self.normal(*shape)),
-        )
+        vars(self).update(held)
+        if self.sums is None:
+            self.sums = part.class_sums
+        g, shape = self.generator, (self.rows, 4)
+        self.z = self.rounded(float(g.choice([0.1, 1.0, 3.0])) * self.normal(*shape))
+        self.n = self.rounded(float(g.choice([0.05, 0.5])) * self.normal(*shape))
         self.t = self.draw(*shape)
         most = largest(self.z, self.t, self.n)
         mass = 1.0 + largest(self.t.sum(axis=1)) + 4.0 * largest(self.n)
@@ -1429,11 +1413,8 @@ class OnOptimizer(Trial):
         self, gradients: Any, start: Any = None, *factors: float, by: Any = None, net: Any = None
     ) -> Array:
         """Return the parameters after each step along gradients, or functions of the parameters."""
-        start, net, by = (
-            self.start if start is None else start,
-            net or self.net,
-            by or self.copied(),
-        )
+        net, by = net or self.net, by or self.copied()
+        start = self.start if start is None else start
         net.parameters[...] = net.backend.asarray(start, net.dtype)
         vector, path = by.bind(net), [start]
         for gradient, factor in zip(gradients, itertools.cycle(factors or (1.0,)), strict=False):
@@ -1678,9 +1659,8 @@ class Game:
         (_, x, labels, share), settings, net = draw, self.settings, self.d
         # each sort by itself: a normalized D has statistics of real and of generated samples
         if settings.has_critic:
-            value = np.mean(definitions.z_of(net, flat, y)) - np.mean(
-                definitions.z_of(net, flat, x)
-            )
+            fake, real = (np.mean(definitions.z_of(net, flat, each)) for each in (y, x))
+            value = fake - real
         else:
             pairs = zip((x, y), self.outputs_for(labels), strict=True)
             value = sum(definitions.nll(net, flat, each, t) for each, t in pairs)
