@@ -133,8 +133,8 @@ class Coordinate:
 
     ``truncation`` and ``rounding`` estimate the measurement's two errors, and ``tolerance`` is the
     largest |analytic − numeric| that passes. At a kink any value between the slopes of both
-    ``sides`` passes; it is ``unsure`` where their errors do not tell. A direction over several
-    coordinates has no ``index``; values below ``scale`` count as zero in ``relative_error``.
+    ``sides`` passes; they are ``suspected`` where their errors do not tell. A direction over more
+    than one has no ``index``; values below ``scale`` count as zero in ``relative_error``.
     """
 
     label: str
@@ -148,7 +148,7 @@ class Coordinate:
     scale: float = 0.0
     method: str = "central"
     sides: tuple[float, float] | None = None
-    unsure: bool = False
+    suspected: tuple[float, float] | None = None
 
     @property
     def distance(self) -> float:
@@ -177,6 +177,11 @@ class Coordinate:
     def passed(self) -> bool:
         """Whether the two values agree."""
         return self.distance <= self.tolerance
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the claim lies between one-sided slopes, allowing for their errors."""
+        return bool(self.suspected and self.suspected[0] <= self.analytic <= self.suspected[1])
 
     def __str__(self) -> str:
         return (
@@ -535,8 +540,8 @@ class Around:
         left, right = (sweep(*given, side) for side in (-1, 1))
         (low, high), error = sorted((left.numeric, right.numeric)), left.error + right.error
         kink = 16.0 * error + 1e-9 * (abs(low) + abs(high)) < high - low < math.inf
-        unsure = low - SAFE * error <= seen.analytic <= high + SAFE * error
-        return replace(seen, sides=(low, high) if kink else None, unsure=unsure)
+        suspected = low - SAFE * error, high + SAFE * error
+        return replace(seen, sides=(low, high) if kink else None, suspected=suspected)
 
     def probe(self, members: Array) -> Coordinate:
         """Measure and judge one coordinate, or a direction of random signs over several."""
