@@ -209,6 +209,7 @@ class Trainer:
             raise ArchitectureError("early stopping needs an evaluation to monitor")
         self.net, self.reader = net, reader
         self.epochs, self.batch_size = epochs, min(batch_size, int(reader.n))
+        self.steps_per_epoch = -(-int(reader.n) // self.batch_size)
         self.optimizer = get_optimizer(optimizer)
         self.schedule = learning_rate_schedule(schedule)
         self.evaluate, self.monitor, self.patience = evaluate, monitor, patience
@@ -249,11 +250,6 @@ class Trainer:
             self._steps = backend.steps(reader.n, self.batch_size, 3 + len(self._columns))
         graphs = self.on_device and cuda_graphs
         self.captured = backend.capture(self._work) if graphs else self._work
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of batches in an epoch."""
-        return len(range(0, self.reader.n, self.batch_size))
 
     # -- a run -----------------------------------------------------------------------------------
     def run(self) -> History:
