@@ -243,8 +243,9 @@ class _Columns:
                 x.extend(table.numbers(line, row, features, remedy))
                 y.extend(self._targets(table, line, row, targets))
         where = f"{path}: column {', '.join(map(repr, self.targets))}"
-        matrices = _matrix(x, len(features)), _matrix(y, len(targets))
-        return Raw(*matrices, str(path), where, list(self.codes))
+        rows = np.asarray(x).reshape(-1, len(features))
+        outputs = np.asarray(y).reshape(-1, len(targets))
+        return Raw(rows, outputs, str(path), where, list(self.codes))
 
     def _choose(self, header: list[str], path: Path) -> None:
         if len(header) < 2:
@@ -295,11 +296,6 @@ class _Columns:
         return [self.codes.setdefault(label, len(self.codes))]
 
 
-def _matrix(values: array[float], width: int) -> NDArray[np.float64]:
-    flat = np.frombuffer(values, np.float64) if values else np.empty(0)
-    return flat.reshape(-1, width)
-
-
 # -- new samples for a model ---------------------------------------------------------------------
 def read_numbers(
     path: Path, names: Sequence[str], width: int, options: Request = DEFAULTS
@@ -318,7 +314,7 @@ def read_numbers(
         values, remedy = array("d"), "The model takes numbers there."
         for line, row in table:
             values.extend(table.numbers(line, row, places, remedy))
-    return _matrix(values, width)
+    return np.asarray(values).reshape(-1, width)
 
 
 def read_cells(path: Path, options: Request = DEFAULTS, classes: Sequence[str] = ()) -> list[str]:
