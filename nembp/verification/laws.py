@@ -1193,10 +1193,14 @@ class OnLikelihood(Trial):
         given = dict(zip(("t", "counts", "square"), (t, *sums), strict=False))
         return self.written(write, (len(z), 1), **given)[:, 0]
 
-    def _of_readout(self, name: str, z: Array, given: dict[str, Array], **options: Any) -> Array:
+    def result(self, name: str, z: Array, *given: Array, **options: Any) -> Array:
+        """Return what ``error(t)``, ``gain_terms(t, n)`` or ``gain_slope(t)`` at z writes."""
         o = self.readout(z)
         before = host(self, o.z), host(self, o.a)
-        result = self.written(partial(getattr(self.part, name), o, **options), z.shape, **given)
+        if isinstance(options.get("counts"), np.ndarray):
+            options["counts"] = self.array(options["counts"])
+        function = partial(getattr(self.part, name), o, **options)
+        result = self.written(function, z.shape, **dict(zip("tn", given, strict=False)))
         for array, was, now in zip(("o.z", "o.a"), before, (o.z, o.a), strict=True):
             if not np.array_equal(host(self, now), was, equal_nan=True):
                 self.changed.add(array)
@@ -1204,17 +1208,7 @@ class OnLikelihood(Trial):
 
     def error(self, z: Array, t: Array, **options: Any) -> Array:
         """Return −∂log p/∂z."""
-        if isinstance(options.get("counts"), np.ndarray):
-            options["counts"] = self.array(options["counts"])
-        return self._of_readout("error", z, {"t": t}, **options)
-
-    def gain(self, z: Array, t: Array, n: Array) -> Array:
-        """Return log p(t + n) − log p(t), neuron by neuron."""
-        return self._of_readout("gain_terms", z, {"t": t, "n": n})
-
-    def gain_slope(self, z: Array, t: Array) -> Array:
-        """Return the derivative of the gain by n, at 0."""
-        return self._of_readout("gain_slope", z, {"t": t})
+        return self.result("error", z, t, **options)
 
 
 @law("likelihood.definition", OnLikelihood, known=True)
@@ -1256,15 +1250,16 @@ def gains(on: OnLikelihood) -> Deviations:
     if not on.known and on.dtype != "float64":
         return  # near a pole of log p, rounding is large
     z, t, n = on.z, on.t, on.n
-    terms, before, after = on.gain(z, t, n), on.log_p(z, t), on.log_p(z, on.rounded(t + n))
+    terms = on.result("gain_terms", z, t, n)
+    before, after = on.log_p(z, t), on.log_p(z, on.rounded(t + n))
     on.scale += 10.0 * (largest(before) + largest(after))
     yield on.near(terms.sum(axis=1), after - before, "gain")
     if on.known:
         yield on.near(terms, definitions.gain_terms(on.part, z, t, n), "gain of each neuron")
     # where a gain is at most quadratic in the noise, this difference is exact
-    h, tolerance = (1.0, None) if on.known else (1e-4, 1e-6)
-    ends = [on.gain(z, t, np.full_like(z, way * h)) for way in (1.0, -1.0)]
-    slope, difference = on.gain_slope(z, t), (ends[0] - ends[1]) / (2.0 * h)
+    step, tolerance = (1.0, None) if on.known else (1e-4, 1e-6)
+    up, down = (on.result("gain_terms", z, t, np.full_like(z, h)) for h in (step, -step))
+    slope, difference = on.result("gain_slope", z, t), (up - down) / (2.0 * step)
     yield on.near(slope, difference, "slope of the gain", tolerance=tolerance)
 
 
@@ -1289,7 +1284,12 @@ def likelihood_contract(on: OnLikelihood) -> Deviations:
     on.part.activate(o)
     yield on.near(o.a, a, "a, activated twice", scale=1.0)
     yield on.near(on.error(z, t, factor=0.25), 0.25 * error, "error with a factor", scale=on.size)
-    results = {"a": a, "gain": on.gain(z, t, on.n), "error": error, "log_p": on.log_p(z, t)}
+    results = {
+        "a": a,
+        "gain": on.result("gain_terms", z, t, on.n),
+        "error": error,
+        "log_p": on.log_p(z, t),
+    }
     for name, result in results.items():
         yield holds(np.all(np.isfinite(result)), f"every entry of {name} is written, and finite")
     for name, function in (("log_p", on.log_p), ("error", on.error)):
