@@ -1547,7 +1547,8 @@ def replayed(on: OnNetwork) -> Deviations:
             net.parameters[: net.weight_count] *= 1.0 - eta * 0.1
             net.parameters[...] -= eta * velocity
     trainer.run()
-    yield on.near(trainer.net.parameters, net.parameters, "parameters after the training")
+    what, size = "parameters after the training", 10.0 * (1.0 + rate * on.scale)
+    yield on.near(trainer.net.parameters, net.parameters, what, scale=size)
 
 
 class StoppedError(Exception):
@@ -1882,7 +1883,7 @@ def silent_adversarial_noise(on: OnNetwork) -> Deviations:
         game.trainer(3, noise, rate=1e-4).run()
         ends.append([host(net, net.parameters) for net in (game.g, game.d)])
     for a, b, name in zip(*ends, "GD", strict=True):
-        yield on.near(b, a, f"{name}'s parameters after training")
+        yield on.near(b, a, f"{name}'s parameters after training", scale=10.0)
 
 
 # -- expectation-maximization, on a network whose hidden states can be enumerated ------------------
