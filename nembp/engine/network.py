@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate, pairwise
 from numbers import Real
 from operator import attrgetter
@@ -410,7 +410,7 @@ class Network:
         for flat, kept in zip((self.parameters, self.statistics), snapshot, strict=True):
             flat[...] = self.backend.asarray(kept, self.dtype)
 
-    __copy__ = copy
+    __copy__, __setstate__ = copy, restore
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         copied = self.to()
@@ -420,17 +420,9 @@ class Network:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.direction == "backward":  # through the forward one, so that a pair stays a pair
             return attrgetter("reversed"), (self.reversed,)
-        ends = self.likelihood, self.reversed.likelihood
-        return _rebuild, (self.layers, self.maps, *ends, self.dtype, *self.snapshot())
-
-
-def _rebuild(
-    layers: Any, maps: Any, forward: Any, backward: Any, dtype: str, *kept: Any
-) -> Network:
-    """Unpickle on the CPU, whatever device the network was on."""
-    net = Network(layers, maps, forward, backward, dtype=dtype, seed=None)
-    net.restore(kept)
-    return net
+        made = partial(Network, dtype=self.dtype, seed=None)  # on the CPU, wherever this one is
+        parts = self.layers, self.maps, self.likelihood, self.reversed.likelihood
+        return made, parts, self.snapshot()
 
 
 def dense_network(
