@@ -60,15 +60,15 @@ class Option(click.Option):
         is_flag, shown = takes is None and name is None, more.get("default") is not None
         of: Any = {"is_flag": True} if is_flag else {"type": takes or str, "metavar": name}
         super().__init__(words, help=help, show_default=shown, **of, **more)
-
-    def variables(self, prefix: str | None) -> list[str]:
-        """Return the environment variables that set it: after its flags, and after its field."""
-        names = [flag.lstrip("-").replace("-", "_") for flag in self.opts]
-        return [f"{prefix}_{name}".upper() for name in (*names, self.name)]
+        # ends of the environment variables that set it: of its flags, and of its field
+        flags = " ".join(self.opts).replace("--", "").replace("-", "_")
+        self.variables = f"{flags} {self.name}".upper().split()
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        values = map(os.environ.get, self.variables(ctx.auto_envvar_prefix))
-        return next(filter(None, values), None)
+        for name in self.variables:
+            if value := os.environ.get(f"{ctx.auto_envvar_prefix}_{name}"):
+                return value
+        return None
 
 
 class Args(SimpleNamespace):
@@ -136,7 +136,7 @@ def check_variables(name: str, command: click.Command, commands: Iterable[str]) 
 
 def _variables(prefix: str, command: click.Command) -> list[str]:
     options = [param for param in command.params if isinstance(param, Option)]
-    known = [variable for option in options for variable in option.variables(prefix)]
+    known = [f"{prefix}_{name}" for option in options for name in option.variables]
     for name, part in getattr(command, "commands", {}).items():
         known += _variables(f"{prefix}_{name.upper()}", part)
     return known
@@ -147,7 +147,8 @@ def variable_of(ctx: click.Context, param: click.Parameter) -> str:
     source = ctx.get_parameter_source(str(param.name))
     if source is not ParameterSource.ENVIRONMENT or not isinstance(param, Option):
         return ""
-    return next(filter(os.environ.get, param.variables(ctx.auto_envvar_prefix)))
+    variables = [f"{ctx.auto_envvar_prefix}_{name}" for name in param.variables]
+    return next(filter(os.environ.get, variables))
 
 
 def options_of(kind: type[Config], names: Collection[str] | None = None) -> list[Option]:
@@ -157,17 +158,18 @@ def options_of(kind: type[Config], names: Collection[str] | None = None) -> list
 
 
 def _option(kind: type[Config], name: str, declared: Declared) -> Option:
-    names = [*(alias for alias, of in kind.aliases.items() if of == name), name]
-    words = [each.replace("_", "-") for each in names]
     takes: Any = declared
+    word = name.replace("_", "-")
+    flags = f"--{word}"
+    for alias, of in kind.aliases.items():
+        flags = f"--{alias} {flags}" if of == name else flags
     if declared.kind == "bool":
-        words, takes = [f"{word}/--no-{word}" for word in words], click.BOOL
+        flags, takes = f"--{word}/--no-{word}", click.BOOL
     elif declared.kind == "str" and declared.choices:
         takes = declared.choices
-    flags = " ".join([*(f"--{word}" for word in words), name])
     default = declared.described_default
     told = declared.help + (f"  [default: {default}]" if default else "")
-    return Option(flags, told, takes, heading=declared.group, default=None)
+    return Option(f"{flags} {name}", told, takes, heading=declared.group, default=None)
 
 
 # -- options of several commands -------------------------------------------------------------------

@@ -237,7 +237,7 @@ def _item(entry: Any) -> Item:
     pairs = usual | {letter: _pair(pair) for letter, pair in options}
     stride, padding = pairs["s"], pairs["p"]
     if min(*kernel, *stride, 1 if word == "pool" else size) < 1:
-        raise ArchitectureError(f"it has a 0 that is no padding; expected numbers from 1 to {MOST}")
+        raise ArchitectureError(f"only a padding may be 0; expected numbers from 1 to {MOST}")
     if word in ("conv", "up") and (padding[0] >= kernel[0] or padding[1] >= kernel[1]):
         raise ArchitectureError(
             f"with padding {_shown(padding)} some windows of kernel {_shown(kernel)} hold nothing "

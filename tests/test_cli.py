@@ -390,7 +390,7 @@ def test_under_nohup_a_terminal_may_go():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--layers", "512,0"], "'--layers': it has '0' as layer 2: it has"),
+        (["--layers", "512,0"], "'--layers': it has '0' as layer 2: only a padding may be 0"),
         (["--layers", "16,conv8x4"], "layer 2 `conv8x4`: conv reads an image, but layer"),
         (["--layers", "16bn", "--batch-size", "1"], "learns nothing from batches of one"),
         (["--scaling", "channel", "--backward", "bernoulli"], "use --scaling unit"),

@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ArchitectureError, match=r"samples have shape \(60,\); leave it out"):
         reader_of(table, network(), augmentation=BOTH)
     with pytest.raises(
-        ArchitectureError, match=r"larger than its crop, 4, but samples have shape \(4, 5, 3\)"
+        ArchitectureError, match=r"but samples have shape \(4, 5, 3\); crop by less than 4"
     ):
         reader_of(images(), network(), augmentation=Augmentation(crop=4))
     reader_of(table, network(), augmentation=Augmentation())  # nothing asked for

@@ -100,7 +100,7 @@ def test_choices_are_those_of_the_engine():
         ("noise", "nme", "noise must be one of none, nem, blind, anti, drift, got 'nme'"),
         ("targets", "a,,b", "targets holds an empty name"),
         ("targets", 3, "targets must be names"),
-        ("layers", "512,0", "layers has '0' as layer 2: it has"),
+        ("layers", "512,0", "layers has '0' as layer 2: only a padding may be 0"),
         ("augment", "flip", "augment must be none, flips, crops or flips,crops (crops2: shifted"),
         ("augment", "crops0", "augment must be none, flips"),
         ("image_size", "32x", 'image_size must be height and width in pixels, as in "32x32"'),

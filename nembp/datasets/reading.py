@@ -146,10 +146,10 @@ class BatchReader:
     def _check_augmentation(self) -> None:
         crop, images = self.augmentation.crop, len(self.shape) == 3
         if self.augmentation and not (images and crop < min(self.shape[:2])):
+            remedy = f"crop by less than {crop} pixels" if images else "leave it out"
             raise ArchitectureError(
-                "augmentation needs images of shape (height, width, channels) larger than its "
-                f"crop, {crop}, but samples have shape {self.shape}; leave it out (--augment none)"
-                ", or crop less"
+                "augmentation needs images of shape (height, width, channels), but samples have "
+                f"shape {self.shape}; {remedy} (--augment none does without)"
             )
 
     def _set_targets(self, y: NDArray[Any], y_scaling: Scaling) -> None:

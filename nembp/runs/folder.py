@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import shutil
@@ -28,23 +27,16 @@ def to_json(value: Any, indent: int | None = None, encoding: str = "utf-8") -> s
 
     What the encoding lacks (of UTF-8: bytes of a path that are no text) is escaped.
 
-    >>> to_json({"forward/nll": math.nan, "epochs": 3})
+    >>> to_json({"forward/nll": float("nan"), "epochs": 3})
     '{"forward/nll": null, "epochs": 3}'
     """
-    text = json.dumps(_finite(value), ensure_ascii=False, indent=indent)
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    text = json.dumps(finite, ensure_ascii=False, indent=indent)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return json.dumps(_finite(value), indent=indent)
+        return json.dumps(finite, indent=indent)
     return text
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 class RunFolder:

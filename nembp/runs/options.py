@@ -76,8 +76,11 @@ class Option:
         return value
 
     def _is_within(self, number: float) -> bool:
-        bounds = [bound.split() for bound in self.within.split(" and ") if bound]
-        return all(SIGNS[sign](number, float(bound)) for sign, bound in bounds)
+        for bounds in filter(None, self.within.split(" and ")):
+            sign, bound = bounds.split()
+            if not SIGNS[sign](number, float(bound)):
+                return False
+        return True
 
     @property
     def expected(self) -> str:
