@@ -1,4 +1,4 @@
-"""The binary network beside PyTorch and the engine; EM's entropy, noise and sampled expectations.
+"""The binary network beside the engine; its noise by sampling; what is refused.
 
 That log p = Q + H, Fisher's identity, and what a step and NEM noise do to Q, are laws (``em.*``).
 """
@@ -10,18 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nembp.em import (
     BinaryNetwork,
-    draw_noise,
-    entropy,
     gem_step,
     gradient,
     nem_inequality,
-    posterior,
-    q,
 )
 from nembp.engine.activations import Logistic
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial
@@ -74,29 +68,6 @@ def evaluate(case: Case, noise: Noise, **options: Any):
     return nem_inequality(*case, noise, np.random.default_rng(11), **options)
 
 
-# -- the model against others ----------------------------------------------------------------------
-@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
-@pytest.mark.parametrize("way", WAYS)
-def test_log_likelihood_and_gradient_are_pytorch_s(likelihood, way):
-    torch = pytest.importorskip("torch", reason="the oracle needs torch, which CI installs")
-    case = make_case(3, likelihood, LIKELIHOODS[1], (3, 4, 2), way=way)
-    theta = torch.tensor(case.theta, requires_grad=True)
-    W, b, V, c = case.net.layers(np.arange(theta.numel()))  # where they lie in Θ
-    x, y, h = torch.tensor(case.x), torch.tensor(case.y)[:, None], torch.tensor(case.net.states)
-    hidden = torch.distributions.Bernoulli(logits=(x @ theta[W] + theta[b])[:, None, :])
-    z = (h @ theta[V] + theta[c])[None, :, :]
-    if isinstance(likelihood, Gaussian):
-        end = torch.distributions.Normal(z, math.sqrt(likelihood.variance)).log_prob(y).sum(2)
-    elif isinstance(likelihood, Bernoulli):
-        end = torch.distributions.Bernoulli(logits=z).log_prob(y).sum(2) * likelihood.weight
-    else:
-        end = (y * torch.log_softmax(z, 2)).sum(2) * likelihood.weight
-    total = torch.logsumexp(hidden.log_prob(h[None]).sum(2) + end, 1).sum()
-    total.backward()
-    np.testing.assert_allclose(gradient(*case), theta.grad.numpy(), rtol=1e-11, atol=1e-12)
-    assert case.net.log_likelihood(*case[1:]) == pytest.approx(total.item(), rel=1e-12)
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
 def test_saturated_network_is_the_engine_with_the_same_parameters(likelihood, way):
@@ -112,21 +83,6 @@ def test_saturated_network_is_the_engine_with_the_same_parameters(likelihood, wa
     assert case.net.log_likelihood(*case[1:]) == pytest.approx(expected, rel=1e-12)
 
 
-# -- EM --------------------------------------------------------------------------------------------
-@given(st.integers(0, 2**32 - 1), st.sampled_from(LIKELIHOODS), st.sampled_from(WAYS))
-def test_entropy_is_stationary_and_least_at_theta_n(seed, likelihood, way):
-    case = make_case(seed, likelihood, Gaussian(), scale=0.7, way=way)
-
-    def value(theta):
-        return entropy(case.net, theta, posterior(*case), case.x, case.y)
-
-    d = np.random.default_rng(seed).standard_normal(case.theta.size)
-    step = 1e-5 * d / np.abs(d).max()
-    assert abs(value(case.theta + step) - value(case.theta - step)) < 1e-9
-    assert value(case.theta + 0.5 * d) >= value(case.theta) - 1e-12
-    assert -1e-12 <= value(case.theta) <= 3 * len(case.x) * math.log(2.0) + 1e-9
-
-
 def test_a_small_gradient_step_is_backpropagation_in_both_directions():
     case = make_case(0, Multinomial(), Gaussian())
     step = gem_step(*case, both=True, rate=1e-3)
@@ -134,19 +90,6 @@ def test_a_small_gradient_step_is_backpropagation_in_both_directions():
     np.testing.assert_allclose(step.theta, case.theta + 1e-3 * slope, rtol=0, atol=1e-12)
     once, often = (gem_step(*case, ascents=ascents) for ascents in (1, 10))
     assert often.q_after > once.q_after
-
-
-@pytest.mark.parametrize("condition", ["every", "posterior"])
-def test_a_noisy_step_climbs_from_a_q_that_nem_noise_did_not_lower(condition):
-    case, g = make_case(5, Gaussian(), Gaussian(), rows=12, scale=0.4), np.random.default_rng(0)
-    noise, (net, theta, *xy) = Noise("nem", std=0.5, rejected="zero"), case
-    for t in (1, 2, 3):
-        n = draw_noise(net, theta, *xy, noise, g, condition=condition, iteration=t)
-        assert n.any()
-        step = gem_step(net, theta, *xy, noise_y=n)
-        r = posterior(net, theta, *xy)
-        assert step.q_after >= step.q_before >= q(net, theta, r, *xy)
-        theta = step.theta
 
 
 # -- the NEM inequality ----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Training: streams, history, stopping, divergence, devices, memory, and that it learns."""
+"""Training: that it learns, means, stopping, divergence, scores and memory."""
 
 from __future__ import annotations
 
@@ -62,38 +62,6 @@ def test_both_directions_learn(normalization):
     assert len(history.epochs) == history.best_epoch == 60
     assert history["learning_rate"] == sorted(history["learning_rate"], reverse=True)
     assert repr(history).startswith("History(60 epochs of epoch, learning_rate, seconds, ")
-
-
-def test_a_normalized_network_predicts_as_it_was_trained():
-    """Running statistics come to those of the data: training and evaluation then agree."""
-    generator = np.random.default_rng(0)
-    y = generator.integers(0, 3, 600)
-    x = generator.normal(size=(600, 8)) * 5.0 + 40.0 + 4.0 * np.eye(3, 8)[y]  # far from 0
-    net = dense_network([8, 16, 16, 3], normalization=BatchNormalization(), seed=1)
-    Trainer(net, reader_of(Split(x, y), net), epochs=12, batch_size=50).run()
-    running = -net.log_likelihood(x, np.eye(3)[y]).mean()
-    batch = -net.log_likelihood(x, np.eye(3)[y], "batch").mean()
-    assert (net.predict(x).argmax(1) == y).mean() > 0.5
-    assert abs(running - batch) < 0.1 * batch
-
-
-# -- streams and means -----------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", ["nem", "blind", "anti", "drift"])
-def test_arms_stay_paired(kind):
-    """Noise of zero deviation consumes draws, yet changes neither weights nor batches."""
-    plain, trainer = make(dtype="float64")
-    trainer.run()
-    noisy, trainer = make(dtype="float64", noise={d: Noise(kind, std=0.0) for d in DIRECTIONS})
-    trainer.run()
-    assert_close(noisy.parameters, plain.parameters, 1e-10)
-
-
-def test_noise_is_recorded_for_each_direction():
-    _, trainer = make(noise={"forward": Noise("nem", std=0.2), "backward": Noise("anti", std=0.2)})
-    row = trainer.run().epochs[-1]
-    assert row["noise/forward/accepted"] == pytest.approx(1.0)  # a half-space: reflection accepts
-    assert 0 < row["noise/backward/accepted"] <= 1.0
-    assert row["noise/forward/gain"] > 0 > row["noise/backward/gain"]
 
 
 def test_epoch_means_are_over_samples_whatever_the_last_batch():
@@ -291,15 +259,14 @@ def test_no_step_allocates(options, labels):
 
 
 @each_path
-@pytest.mark.parametrize("layers", ["48bn,44bn", "conv8x3,44", "conv8x3s2bn,44"])
-def test_no_layer_allocates(layers, labels):
-    peak = peak_of_training(layers=layers, labels=labels, rows=MANY, shape=(6, 6, 3))
+@pytest.mark.parametrize(
+    ("layers", "workers"),
+    [("48bn,44bn", 1), ("conv8x3,44", 1), ("conv8x3s2bn,44", 1), ("48,44", 2)],
+)
+def test_no_layer_or_worker_allocates(layers, workers, labels):
+    with threads(workers):
+        peak = peak_of_training(layers=layers, labels=labels, rows=MANY, shape=(6, 6, 3))
     assert peak < 4 * MANY // 2
-
-
-def test_threads_allocate_no_array():
-    with threads(2):
-        assert peak_of_training(rows=MANY, shape=(6, 6, 3)) < 4 * MANY // 2
 
 
 def test_steps_keep_nothing():
