@@ -1683,8 +1683,8 @@ class Game:
         elif settings.kind == "minimax":
             value = -definitions.nll(self.d, parameters, y, self.outputs_for(draw[2])[1])
         elif settings.classes:  # any but that of generated samples
-            p = np.exp(definitions.log_softmax(s)[:, :-1])
-            value = -np.mean(np.log(np.sum(p, axis=1)))
+            log_p = definitions.log_softmax(s)[:, :-1]
+            value = -np.mean((log_p - definitions.log_softmax(log_p))[:, 0])  # −log Σp
         else:
             value = -np.mean(definitions.log_logistic(s))
         if settings.generator_backward:
