@@ -10,14 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp.architecture import (
-    Item,
-    describe,
-    generator_network,
-    network,
-    parse,
-    plain,
-)
+from nembp.architecture import Item, describe, generator_network, network, parse, plain
 from nembp.checkpoints import decode, encode
 from nembp.engine.activations import get_activation
 from nembp.engine.convolution import Convolution

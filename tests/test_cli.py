@@ -47,18 +47,19 @@ def test_help_imports_nothing_heavy_and_needs_no_home(tmp_path):
     """What makes help instant: `nembp --help` loads neither NumPy nor a subcommand."""
     code = (
         "import sys\nfrom nembp_cli.main import cli\n"
-        "for command in ['', 'train', 'gan', 'sample', 'predict', 'draw noise', 'data', 'info']:\n"
+        "for command in ['', 'train', 'gan', 'sample', 'predict', 'draw noise', 'data', 'info',\n"
+        "                'experiment run', 'verify']:\n"
         "    try: cli([*command.split(), '--help'])\n"
         "    except SystemExit as end: assert end.code == 0\n"
         "    mine = {name for name in sys.modules if name.startswith('nembp_cli.')}\n"
         "    assert command or mine == {'nembp_cli.main'}, mine\n"
-        "heavy = {'numpy', 'sklearn', 'matplotlib', 'PIL', 'cupy'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'scipy', 'joblib', 'matplotlib', 'cupy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "none")}
     result = python("-c", code, env=env)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Usage: ") == 8
+    assert result.stdout.count("Usage: ") == 10
 
 
 def test_help_documents_every_exit_code_command_and_option():

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -80,7 +78,6 @@ def test_a_run_is_resumed_and_not_written_over(quick):
     [
         (2, ["run", "output-noize"], "did you mean output-noise"),
         (2, ["run", NAME, "--seeds", 1], "seeds must be at least 2, since"),
-        (2, ["run", NAME, "--seeds", 10**12], "used to tune and to report"),
         (2, ["run", "output-noise"], "reads mnist; say where it lies: --data-dir mnist=FOLDER"),
         (2, ["run", "output-noise", "--data-dir", "mnist=gone"], "no such folder for mnist"),
         (2, ["run", "output-noise", "--data-dir", "gone"], "'gone' is not NAME=FOLDER"),
@@ -97,12 +94,6 @@ def test_a_run_is_resumed_and_not_written_over(quick):
 def test_mistakes_are_one_clear_line_and_leave_nothing(tmp_path, code, args, says):
     assert says in fails(code, "experiment", *args)
     assert not list(tmp_path.iterdir())
-
-
-def test_help_is_instant():
-    heavy = "{'joblib', 'scipy', 'matplotlib'} & set(sys.modules)"
-    code = f"import sys, nembp_cli.experiment, nembp.experiments; assert not {heavy}, {heavy}"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # -- searching -------------------------------------------------------------------------------------
