@@ -291,20 +291,6 @@ def test_training_images_are_changed_and_those_that_score_are_not(colours, monke
     assert prepared.reader(prepared.train) is None
 
 
-@pytest.mark.parametrize(
-    ("place", "augment", "words"),
-    [
-        ("table.npz", "flips", "needs images of shape (height, width, channels)"),
-        ("colours.npz", "crops8", "but samples have shape (8, 8, 3); crop by less than 8"),
-    ],
-)
-def test_tables_are_not_augmented(colours, place, augment, words):
-    np.savez("table.npz", x=GENERATOR.normal(size=(30, 3)), y=np.arange(30) % 2)
-    options = ["--dataset", "npz", "--data-dir", place, "--augment", augment, "--quiet"]
-    assert words in fails(2, "train", *options)
-    assert not Path("runs").exists()
-
-
 # -- image files -----------------------------------------------------------------------------------
 def test_files_of_any_size_are_trained_on_and_predicted_at_one_size(colours):
     from PIL import Image
