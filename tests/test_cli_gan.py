@@ -15,18 +15,9 @@ from PIL import Image
 from nembp.adversarial.data import draw_latent
 from nembp.datasets import load
 from nembp.errors import ArchitectureError, DataError
+from nembp.runs import gan as runs_of_gan
 from nembp.runs.config import from_toml
-from nembp.runs.gan import (
-    EARLY,
-    GENERATOR,
-    GanRun,
-    draw_samples,
-    gan_replicate,
-    gan_trainer,
-    prepare_gan,
-    run_gan,
-    run_seeds,
-)
+from nembp.runs.gan import GENERATOR, gan_replicate, gan_trainer, prepare_gan, run_gan
 from nembp.runs.gan_config import GanConfig
 from nembp.runs.predicting import load_run
 
@@ -62,11 +53,11 @@ def test_a_replicate_is_the_run_without_files(tmp_path):
 # -- the course ------------------------------------------------------------------------------------
 def test_checkpoints_score_samples_of_their_own_and_the_last_ones_more(monkeypatch):
     """Else their chance would be that of one draw, however many are averaged."""
-    config = TINY.replace({"scored_samples": 2 * EARLY, "learning_rate": 1e-12})
+    config = TINY.replace({"scored_samples": 2 * runs_of_gan.EARLY, "learning_rate": 1e-12})
     prepared, seen = prepare_gan(config), []
     monkeypatch.setattr(prepared.scorer, "score", lambda x: seen.append(x) or {})
     gan_trainer(prepared).run()
-    assert [len(samples) for samples in seen] == [EARLY, EARLY, 2 * EARLY, 2 * EARLY]
+    assert [len(samples) / runs_of_gan.EARLY for samples in seen] == [1, 1, 2, 2]
     assert not np.isclose(seen[0], seen[1]).any()
 
 
@@ -81,7 +72,7 @@ def test_what_is_saved_is_the_average_that_is_scored():
     course = gan_trainer(prepared)
     course.run()
     run_gan(config, "a")
-    draw_samples("a", 20, "x.npy", seed=4)
+    runs_of_gan.draw_samples("a", 20, "x.npy", seed=4)
     np.testing.assert_allclose(np.load("x.npy"), course.sample(20, seed=4), rtol=1e-5)
     raw = prepared.generator.parameters
     assert not np.allclose(parameters("a", GENERATOR), raw, rtol=0.01)
@@ -109,7 +100,7 @@ def test_seeds_that_were_finished_are_summed_up_when_interrupted():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="interrupted after 1 of 3 seeds"):
-        run_seeds(TINY, 3, "a", on_row=listen)
+        runs_of_gan.run_seeds(TINY, 3, "a", on_row=listen)
     told = summary("a")
     assert (told["status"], told["seeds"]) == ("interrupted", [0])
     assert told["scores"] == summary("a/seed0")["scores"]
@@ -154,7 +145,7 @@ def test_every_kind_runs_and_leaves_its_folder(kind):
     way = "none" if kind == "wasserstein" else "both"
     result = gan("--data", "grid", "--kind", kind, "--bidirectional", way, *SHORT, "--out", "a")
     told = summary("a")
-    assert {entry.name for entry in Path("a").iterdir()} == set(GanRun.files)
+    assert {entry.name for entry in Path("a").iterdir()} == set(runs_of_gan.GanRun.files)
     assert (told["status"], told["iterations"], told["averaged"]) == ("finished", 40, 2)
     found = rows("a")
     assert [row["iteration"] for row in found] == [10, 20, 30, 40]

@@ -12,17 +12,8 @@ from PIL import Image
 
 from nembp.datasets.images import read_image
 from nembp.errors import OutputError, ShapeError
-from nembp.plotting.pictures import (
-    GENERATED,
-    GREY,
-    REAL,
-    Film,
-    backward_picture,
-    image_frame,
-    scatter_frame,
-    tile_images,
-    write_images,
-)
+from nembp.plotting import pictures
+from nembp.plotting.pictures import backward_picture, scatter_frame, tile_images, write_images
 
 
 def random_images(n: int, *shape: int) -> np.ndarray:
@@ -54,7 +45,7 @@ def test_every_tile_is_at_its_place(n, height, width, channels, columns, scale):
     sheet = tile_images(images.reshape(n, -1), (height, width, channels), columns, scale)
     across = min(columns, n) if columns else int(np.ceil(np.sqrt(n)))
     down, right = height * scale + 2, width * scale + 2
-    expected = np.full((-(-n // across) * down - 2, across * right - 2, channels), GREY)
+    expected = np.full((-(-n // across) * down - 2, across * right - 2, channels), pictures.GREY)
     for k in range(n):
         top, left = k // across * down, k % across * right
         enlarged = images[k].repeat(scale, 0).repeat(scale, 1)
@@ -181,16 +172,16 @@ def places(frame: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 def test_points_are_where_they_belong():
     """x to the right, y upwards: one generated point in the upper left of the real square."""
     frame = scatter_frame(FAR, np.array([[-0.8, 0.8]]))
-    row, column = places(frame, GENERATED).mean(axis=0)
+    row, column = places(frame, pictures.GENERATED).mean(axis=0)
     # the window is 1.25 of the real extent: -0.8 is 0.18 of it from the left
     assert column / frame.shape[1] == pytest.approx(0.196, abs=0.02)
     assert row / frame.shape[0] == pytest.approx(0.22, abs=0.02)
     # over real ones
     alone, covered = (scatter_frame(FAR, points) for points in (FAR[:1] * 9, FAR))
-    assert len(places(alone, REAL)) > 2 * len(places(covered, REAL))
+    assert len(places(alone, pictures.REAL)) > 2 * len(places(covered, pictures.REAL))
     # beyond the window, or nowhere
     lost = scatter_frame(FAR, np.array([[np.nan, 0.0], [np.inf, 0.0], [-0.8, 8.0]]))
-    assert not len(places(lost, GENERATED))
+    assert not len(places(lost, pictures.GENERATED))
 
 
 def test_one_column_is_drawn_against_zero_and_a_third_is_not():
@@ -204,7 +195,7 @@ def test_one_column_is_drawn_against_zero_and_a_third_is_not():
 def test_images_fill_a_frame(shape):
     bright = np.zeros((64, *shape))
     bright[9] = 1.0  # second row, second column
-    frame = image_frame(bright, shape, "iteration 1")
+    frame = pictures.image_frame(bright, shape, "iteration 1")
     assert 400 < frame.shape[1] < 1000
     black = np.argwhere((frame == 0).all(axis=2))
     low, high = black.min(axis=0), black.max(axis=0) + 1
@@ -214,7 +205,7 @@ def test_images_fill_a_frame(shape):
 
 
 def test_a_film_is_thinned_evenly_and_its_gif_stops_at_the_last_frame(tmp_path):
-    film = Film(most=8)
+    film = pictures.Film(most=8)
     for k in range(50):
         film.add(np.full((4, 4, 3), k, np.uint8))
     film.write_gif(tmp_path / "a.gif")

@@ -43,13 +43,6 @@ def test_the_verification_example_runs_as_it_stands(capsys):
     assert "10000" in capsys.readouterr().out.replace(",", "").replace("_", "")
 
 
-def test_two_commands_set_up_a_fresh_machine():
-    first, second = blocks("sh")
-    assert first.startswith("python3 -m venv")
-    assert first.strip().endswith("nembp train")
-    assert second.strip().endswith("pytest -q")
-
-
 @pytest.mark.parametrize("line", re.findall(r"^\$ (nembp .*?)(?:\s+#.*)?$", README, flags=re.M))
 def test_the_commands_shown_exist(line):
     from nembp_cli.main import cli
