@@ -14,6 +14,8 @@ from nembp.engine.backprop import JointBackpropagation
 from nembp.engine.network import dense_network
 from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError
+from nembp.verification import LAWS
+from nembp.verification.cases import Case
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,18 @@ def test_wrong_options_are_named(option, value):
     assert str(value) in str(error.value)
 
 
+@pytest.mark.parametrize("update", ["exact", "published", "zero-sum"])
+@pytest.mark.parametrize("mode", ["additive", "multiplicative"])
+@pytest.mark.parametrize("rejected", ["reflect", "zero"])
+def test_drift_in_a_half_space_is_the_mean_of_the_kept_noise(rejected, mode, update):
+    """By the law's definition, of options that its random cases seldom join."""
+    noise = Noise("drift", std=0.6, mode=mode, rejected=rejected, update=update)
+    case = Case((3, 4), hard=False, noise={"forward": noise})
+    found = LAWS["noise.screening"].result(case)
+    assert found is not None
+    assert found.passed, found
+
+
 NEM = Noise("nem")
 BY_COMPONENT = {"screening": "component"}
 
@@ -40,7 +54,7 @@ BY_COMPONENT = {"screening": "component"}
     [
         ("needs a hidden layer, and this network has none", {"forward/hidden": NEM},
          {"sizes": [5, 3]}),
-        ("hidden and last-hidden both name layer 1",
+        ("hidden and last-hidden both name layer 2",
          {"forward/hidden": NEM, "forward/last-hidden": NEM}, {}),
         ("screened by whole samples", {"forward/hidden": Noise("nem", **BY_COMPONENT)}, {}),
         ("needs a row for each sample", {"backward/input": NEM}, {"path": "classes"}),
@@ -48,7 +62,7 @@ BY_COMPONENT = {"screening": "component"}
     ],
 )  # fmt: skip
 def test_places_and_combinations_that_make_no_sense_are_refused(message, noise, options):
-    net = dense_network(options.get("sizes", [5, 7, 3]))
+    net = dense_network(options.get("sizes", [5, 7, 6, 3]))
     with pytest.raises(ArchitectureError, match=message):
         joint(net, np.ones((3, 5)), np.eye(3), options.get("path", "samples"), noise)
 

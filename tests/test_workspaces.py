@@ -13,18 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import STRICT, Array, assert_close, each_dtype, each_path, joint, random_map, seeds
+from engines import STRICT, Array, assert_close, each_path, joint, random_map, seeds
 from hypothesis import given, settings
 
 from nembp.backend import get_backend
-from nembp.engine.activations import LeakyReLU, get_activation
+from nembp.engine.activations import get_activation
 from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.convolution import Convolution, Im2colWorkspace
 from nembp.engine.likelihoods import Gaussian, Multinomial
 from nembp.engine.linear import (
     AveragePooling,
     Dense,
-    LinearMap,
     Reshape,
     RowWorkspace,
     Transposed,
@@ -134,41 +133,6 @@ def test_winograd_is_taken_where_it_costs_less():
 
     assert taken(Convolution((16, 16, 32), 32, (3, 3), (1, 1), (1, 1))) is WinogradWorkspace
     assert taken(Convolution((16, 16, 1), 4, (9, 9))) is Im2colWorkspace  # too few points
-
-
-# -- maps of real networks ---------------------------------------------------------------------------
-LARGE = {  # what real networks have: im2col and Winograd in blocks, on several workers
-    "first of CIFAR-10": Convolution((32, 32, 3), 32, (4, 4), (2, 2), (1, 1)),
-    "3x3": Convolution((16, 16, 16), 24, (3, 3), (1, 1), (1, 1)),
-    "3x3, odd": Convolution((13, 15, 16), 20, (3, 3), (1, 1), (1, 1)),
-    "3x3, no padding": Convolution((12, 12, 20), 16, (3, 3)),
-    "5x5": Convolution((12, 12, 8), 16, (5, 5), (1, 1), (2, 2)),
-    "1x1": Convolution((8, 8, 32), 16, (1, 1)),
-    "up": Transposed(Convolution((16, 16, 16), 32, (4, 4), (2, 2), (1, 1))),
-    "pooling": AveragePooling((16, 16, 8), (2, 2), (2, 2)),
-}
-
-
-def directions(linear: LinearMap, seed: int, dtype: str, workers: int) -> tuple[Array, ...]:
-    """Return both directions' predictions and the joint gradient of a network of one such map."""
-    last = linear.outputs
-    layers = [Layer(linear.inputs), Layer(last, LeakyReLU(), 0), Layer(3)]
-    net = Network(layers, [linear, Dense(last, 3)], Multinomial(), Gaussian(), dtype=dtype)
-    g = np.random.default_rng(seed)
-    x, t = g.normal(size=(21, linear.inputs)), np.eye(3)[g.integers(0, 3, 21)]
-    with threads(workers):
-        gradient, _ = joint(net, x, t, "samples")
-    return gradient, net.predict(x), net.reversed.predict(t)
-
-
-@each_dtype
-@pytest.mark.parametrize("name", LARGE)
-def test_maps_of_real_networks_on_one_worker_and_on_three(name, dtype):
-    one, three = (directions(LARGE[name], 1, dtype, workers) for workers in (1, 3))
-    double = directions(LARGE[name], 1, "float64", 1)
-    for alone, shared, exact in zip(one, three, double, strict=True):
-        assert_close(alone, exact, {"float32": 2e-5, "float64": 0.0}[dtype])
-        assert_close(shared, exact, {"float32": 2e-5, "float64": 1e-12}[dtype])
 
 
 @pytest.mark.parametrize(
