@@ -103,7 +103,12 @@ NETWORK_LAWS = ("gradient", "joint", "normalization", "network")
 
 
 def _check_part(
-    part: Any, device: str | Backend = "cpu", seed: int = 0, raises: bool = True, **held: Any
+    part: Any,
+    *,
+    device: str | Backend = "cpu",
+    seed: int = 0,
+    raises: bool = True,
+    held: Any = None,
 ) -> LawReport:
     """Return what every law over a kind of part says about one, at worst, in either precision."""
     if not is_extension(part):
@@ -114,7 +119,7 @@ def _check_part(
         for law in [law for law in LAWS.values() if law.over is over]:
             said = []
             for dtype, tolerance in law.tolerance.items():
-                trials = (over(part, backend, dtype, 5, seed, **held) for _ in range(1))
+                trials = (over(part, backend, dtype, 5, seed, **held or {}) for _ in range(1))
                 found = law.deviations(trials)
                 said.append(laws.result_of(law.statement, law.source, tolerance, found))
             spoken = [result for result in said if result is not None]
@@ -198,7 +203,8 @@ def check_likelihood(
             f"support must be one of {', '.join(laws.SUPPORTS)}, got {support!r}"
         )
     held = {"targets": targets, "support": support, "sums": sums, "canonical": canonical}
-    return _check_part(get_likelihood(likelihood), device, seed, raises, **held)
+    part = get_likelihood(likelihood)
+    return _check_part(part, device=device, seed=seed, raises=raises, held=held)
 
 
 # -- networks --------------------------------------------------------------------------------------
@@ -361,8 +367,8 @@ def check_extension(
             f"{extension.__name__} needs arguments ({error}); pass an instance, such as "
             f"{extension.__name__}(...)"
         ) from error
-    held = {"sums": sums} if isinstance(part, Likelihood) else {}
-    alone = _check_part(part, device, seed, False, **held)
+    held = {"sums": sums} if isinstance(part, Likelihood) else None
+    alone = _check_part(part, device=device, seed=seed, raises=False, held=held)
     inside = alone.passed and not isinstance(part, Optimizer)
     results = _in_networks(list(_cases(part, seed)), device) if inside else ()
     return _finished(alone.subject, [*alone.laws, *results], raises)
