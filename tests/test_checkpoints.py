@@ -217,27 +217,6 @@ def test_what_no_file_can_hold_is_refused(families):
         checkpoints.register_kind("map", "rich", Rich)
 
 
-@pytest.mark.parametrize(
-    ("hint", "written", "message"),
-    [
-        (LinearMap, {"kind": "torus"}, "linear map of unknown kind 'torus'; expected one of dense"),
-        (LinearMap, "dense", "'dense' where LinearMap was expected"),
-        (LinearMap, {"kind": "dense", "inputs": 4}, "has the fields 'inputs'; expected inputs"),
-        (LinearMap, {"kind": "dense", "inputs": 4.0, "outputs": 3}, "dense: 4.0 where int was"),
-        (LinearMap, {"kind": "dense", "inputs": True, "outputs": 3}, "dense: True where int was"),
-        (Likelihood, {"kind": "gaussian", "variance": "1"}, "gaussian: '1' where float was"),
-        (Likelihood, {"kind": "gaussian", "variance": math.inf}, "positive, finite"),
-        (Layer, {"size": 3, "activation": {"kind": "x"}}, "Layer: activation of unknown kind 'x'"),
-        (tuple[int, ...], [1, "2"], "'2' where int was expected"),
-        (int | None, "c", "'c' where int was expected"),
-        (int, "y" * 10**6, "'y{59} where int was expected"),
-    ],
-)
-def test_what_does_not_fit_is_described(hint, written, message):
-    with pytest.raises((DataError, ArchitectureError), match=message):
-        decode(hint, written)
-
-
 # -- models ----------------------------------------------------------------------------------------
 def image_model(dtype: str = "float32", **changes: Any) -> Model:
     """A small network whose every parameter is random, of images of 2 x 2 pixels."""
@@ -393,6 +372,14 @@ def test_every_truncation_is_detected_and_every_flipped_bit_detected_or_harmless
     assert detected > 225  # most bytes matter
 
 
+def gaussian(**fields):
+    return {"header": {"backward": {"kind": "gaussian"} | fields}}
+
+
+def linear(**fields):
+    return {"header": {"synapses": [{"kind": "dense"} | fields]}}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -406,6 +393,18 @@ def test_every_truncation_is_detected_and_every_flipped_bit_detected_or_harmless
         ({"x_factor": np.zeros(())}, "factors must not be zero"),
         ({"x_offset": np.zeros((1,) * 20)}, "x_scaling of shape"),
         ({"pixel_offset": np.zeros(())}, "the array pixel_factor is missing"),
+        ({"header": {"forward": "dense"}}, "'dense' where Likelihood was expected"),
+        ({"header": {"forward": {"kind": "torus"}}}, "unknown kind 'torus'; expected one of "),
+        (gaussian(variance="1"), "gaussian: '1' where float was"),
+        (gaussian(variance=-1), "positive, finite"),
+        (linear(inputs=4), "has the fields 'inputs'; expected inputs, outputs"),
+        (linear(inputs=4.0, outputs=3), "dense: 4.0 where int was"),
+        (linear(inputs=True, outputs=3), "dense: True where int was"),
+        (
+            {"header": {"layers": [{"activation": {"kind": "x"}, "size": 3}]}},
+            "Layer: activation of",
+        ),
+        ({"header": {"shape": [1, "y" * 10**6]}}, "'" + "y" * 59 + " where int was expected"),
     ],
 )
 def test_contents_that_do_not_fit_are_refused(path, change, reason):

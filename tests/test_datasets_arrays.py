@@ -103,19 +103,6 @@ def archive(path, **members: bytes):
     return path
 
 
-def test_arrays_are_read_as_they_were(tmp_path):
-    table = np.arange(6.0).reshape(2, 3)
-    for array in (table, np.asfortranarray(table), table.astype(">i4"), np.zeros((0, 3)),
-                  np.float64(3.0), np.array(["a", "bc"], ">U2"), table > 2):  # fmt: skip
-        np.savez(tmp_path / "d.npz", x=array)
-        read = read_npz(tmp_path / "d.npz", ("x", "absent"))
-        assert list(read) == ["x"]
-        assert np.array_equal(read["x"], array)
-        assert read["x"].shape == array.shape
-        assert read["x"].dtype.isnative
-        assert read["x"].flags.c_contiguous
-
-
 def test_pickles_are_never_run(tmp_path):
     ran = []
 

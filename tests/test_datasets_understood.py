@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nembp.backend import get_backend
-from nembp.datasets import Scaling, Split, class_indices, load, with_columns
+from nembp.datasets import Scaling, Split, load
 from nembp.datasets.arrays import NAMES
-from nembp.datasets.dataset import fingerprint, match_columns
+from nembp.datasets.dataset import fingerprint
 from nembp.datasets.reading import BatchReader
 from nembp.datasets.tables import read_cells, read_numbers
 from nembp.errors import ArchitectureError, DataError
@@ -42,22 +42,6 @@ def refused(message, *args, **options):
 # --- 1: labels are names
 
 
-def test_a_label_is_a_name_whatever_holds_it():
-    classes = ("5", "7.5", "10", "red")
-    for labels in (["10", "5"], [10, 5], np.array([10.0, 5.0]), np.array([b"10", b"5"]),
-                   np.array([10, 5], np.uint8), [" 10", "5.0"]):  # fmt: skip
-        assert class_indices(labels, classes, "y").tolist() == [2, 0]
-    assert class_indices([7.5, "red"], classes, "y").tolist() == [1, 3]
-    assert class_indices([0, 3], classes, "y", by_index=True).tolist() == [0, 3]
-    for wrong in ([0], ["blue"], [1.5], [np.nan]):
-        with pytest.raises(
-            DataError, match=r"y: no class .*expected one of the classes '5', '7.5'"
-        ):
-            class_indices(wrong, classes, "y")
-    with pytest.raises(DataError, match="expected an index from 0 to 3"):
-        class_indices([4], classes, "y", by_index=True)
-
-
 def test_names_that_are_numbers_sort_as_numbers(tmp_path, table):
     names = [str(k) for k in range(8, 13)]
     for name in names:
@@ -84,24 +68,6 @@ def test_a_column_of_labels_without_a_header_loses_none(table):
 
 
 # --- 2 and 3: columns by name, and whether the data is the same
-
-
-def test_columns_are_matched_by_name(table):
-    rows = [f"{k},{k * k},{'uv'[k % 2]}" for k in range(20)]
-    swapped = [",".join(np.array(row.split(","))[[2, 1, 0]]) for row in rows]
-    one = table("a,b,kind", *rows)
-    two = with_columns(table("kind,b,a", *swapped, targets="kind"), ("a", "b"))
-    assert two.feature_names == ("a", "b")
-    assert two.fingerprint == one.fingerprint
-    assert np.array_equal(two.test.x, one.test.x)
-    assert two.x_scaling == one.x_scaling
-    for names in (("a", "c"), ("a",)):
-        with pytest.raises(DataError, match=r"column '[cb]'"):
-            with_columns(one, names)
-    assert match_columns(["x", "id", "y"], ["y", "x"], "t", others=["id"]) == [2, 0]
-    assert match_columns(["x", "id", "y"], ["y", "x"], "t", others=None) == [2, 0]
-    with pytest.raises(DataError, match="unknown column 'id'"):
-        match_columns(["x", "id", "y"], ["y", "x"], "t")
 
 
 @given(st.data())
@@ -432,6 +398,7 @@ def test_training_and_test_tables_of_a_folder(table, tmp_path):
             r"test\.csv: column 'kind': no class 'rose'; expected one",
         ),
         ("width,other,kind\n1,2,iris\n", r"test\.csv: no column 'length'"),
+        ("length,width,other,kind\n1,2,3,iris\n", r"test\.csv: unknown column 'other'"),
         ("length,width,kind\n", r"test\.csv: no samples"),
     ):
         with pytest.raises(DataError, match=message):
