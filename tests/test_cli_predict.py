@@ -123,9 +123,24 @@ def test_data_and_settings_that_do_not_fit_are_refused(runs):
     model = load_model(runs / "digits" / "model.npz")
     model.classes = tuple("abcdefghij")
     save_model("letters.npz", model)
-    line = fails(3, "evaluate", "letters.npz")
-    assert "the classes (0, 1, " in line
-    assert "but the model in letters.npz was trained on (a, b" in line
+    assert "no class '0'; expected one of the classes 'a', " in fails(3, "evaluate", "letters.npz")
+
+
+def test_new_samples_need_not_be_of_every_class(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(names, file):
+        lines = [f"{'rgbk'.index(name) + k / 100},{name}" for k in range(20) for name in names]
+        Path(file).write_text("\n".join(["x,colour", *lines]))
+
+    for names in ("rgb", "gb", "b", "gk"):
+        write(names, f"{names}.csv")
+    run("train", "--dataset", "csv", "--data-dir", "rgb.csv", "--epochs", "60", "--out", "run")
+    options = ("run", "--split", "all", "--data-dir")
+    for names in ("rgb", "gb", "b"):
+        scores = as_json("evaluate", *options, f"{names}.csv")
+        assert (scores["samples"], scores["forward/accuracy"] > 0.9) == (20 * len(names), True)
+    assert "gk.csv: column 'colour': no class 'k'" in fails(3, "evaluate", *options, "gk.csv")
 
 
 # -- what is read ----------------------------------------------------------------------------------

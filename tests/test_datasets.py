@@ -73,7 +73,7 @@ def test_digits_are_scikit_learns_without_importing_it():
         ("digits", {"limit": 9}, "expected a number from 10"),
         ("mnist", {}, "nembp data fetch mnist"),
         ("idx", {}, "--data-dir PATH"),
-        ("digits", {"limits": 30}, "no option 'limits': expected data_dir, decimal"),
+        ("digits", {"limits": 30}, "no option 'limits': expected classes, data_dir"),
     ],
 )
 def test_wrong_options(name, options, message):

@@ -88,7 +88,7 @@ def assemble(
             "them numbers to predict."
         )
     if classes or train.labels or _is_labels(train.y, train.y_name, request.task):
-        ys, classes = _encoded(parts, classes, request.task, notes)
+        ys, classes = _encoded(parts, classes, request, notes)
         target_names = ()
         if len(classes) < 2:
             raise DataError(
@@ -113,10 +113,10 @@ def assemble(
     splits = [Split(x, y) for x, y in zip(xs, ys, strict=True)]
     seen = "+".join(fingerprint(split.x, split.y, feature_names) for split in splits)
     if len(splits) == 1:
-        rows = _hold_out(ys[0], len(classes), request, train.x_name)
+        rows = _hold_out(ys[0], len(np.unique(ys[0])) if classes else 0, request, train.x_name)
         splits = [splits[0].subset(part) for part in rows]
     counts = np.bincount(splits[0].y, minlength=len(classes)) if classes else np.ones(1)
-    if not counts.all():
+    if not counts.all() and not request.classes:
         raise DataError(
             f"{train.y_name}: class {classes[int(counts.argmin())]!r} has no training sample; "
             "expected at least one of each class"
@@ -197,14 +197,18 @@ def _is_one_hot(y: NDArray[Any]) -> bool:
 
 
 def _encoded(
-    parts: Sequence[Raw], classes: tuple[str, ...], task: Task, notes: list[str]
+    parts: Sequence[Raw], classes: tuple[str, ...], request: Request, notes: list[str]
 ) -> tuple[list[NDArray[np.int64]], tuple[str, ...]]:
-    """Map labels to 0..K-1 in the order of the classes: those of the first (training) part."""
+    """Map labels to 0..K-1 in the order of the classes: those asked for, or of the first part."""
     for raw in parts:
         _is_labels(raw.y, raw.y_name, "classification")
-    if classes:
+    if classes and request.classes in ((), classes):
         return [raw.y.reshape(-1).astype(np.int64) for raw in parts], classes
-    named, where = [_names_and_codes(raw) for raw in parts], parts[0].y_name
+    if classes:
+        parts = [replace(raw, y=np.array(classes)[raw.y.reshape(-1)]) for raw in parts]
+    named, where, task = [_names_and_codes(raw) for raw in parts], parts[0].y_name, request.task
+    if request.classes:
+        return _indices(parts, named, request.classes), request.classes
     names, codes = named[0]
     _check_names(names, codes, where, task)
     numeric = all(number(name) is not None for name in names)
@@ -219,11 +223,12 @@ def _encoded(
             f"{where}: whole numbers, taken for {len(classes)} classes; --task regression makes "
             "them numbers to predict."
         )
-    encoded = [
-        class_indices(names, classes, raw.y_name)[codes]
-        for raw, (names, codes) in zip(parts, named, strict=True)
-    ]
-    return encoded, classes
+    return _indices(parts, named, classes), classes
+
+
+def _indices(parts: Sequence[Raw], named: Any, classes: tuple[str, ...]) -> list[NDArray[np.int64]]:
+    pairs = zip(parts, named, strict=True)
+    return [class_indices(names, classes, raw.y_name)[codes] for raw, (names, codes) in pairs]
 
 
 def _names_and_codes(raw: Raw) -> tuple[list[str], NDArray[np.int64]]:

@@ -57,6 +57,7 @@ class Request:
     x: str | None = None
     y: str | None = None
     max_bytes: int | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         size, mark, limit, most = self.image_size, self.delimiter, self.limit, self.max_bytes
@@ -76,6 +77,8 @@ class Request:
              "one character, or the word tab"),
             ("decimal", self.decimal in (None, ".", ","), "'.' or ','"),
             ("max_bytes", most is None or _is_whole(most, 1), "at least 1"),
+            ("classes", isinstance(self.classes, tuple) and len(self.classes) != 1
+             and all(isinstance(name, str) for name in self.classes), "two names or more"),
             ("x", (self.x is None) == (self.y is None), "both x and y, or neither")
         ):  # fmt: skip
             if not holds:

@@ -99,6 +99,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, **options: A
     max_bytes : int, optional
         Bytes that each packed file may unpack to (gzip, npz, images); default 100 times its own, or
         64 MiB.
+    classes : tuple of str, optional
+        What labels name, such as the classes of a trained network, of which not all need occur;
+        default those of the training part.
 
     Returns
     -------

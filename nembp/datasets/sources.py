@@ -164,14 +164,14 @@ def stratified_choice(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Draw `size` of the samples; return the indices of those drawn, and of the rest, shuffled.
 
-    Of labels (n,), class k of 0..K-1 gets max(1, size n_k / n) samples, rounded by largest
-    remainders; targets (n, outputs) have no classes.
+    Of labels (n,), class k gets max(1, size n_k / n) samples, rounded by largest remainders;
+    targets (n, outputs) have no classes.
     """
     n = len(y)
     if y.ndim > 1:
         order = shuffled(n, bits)
         return order[:size], order[size:]
-    counts = np.bincount(y)
+    y, counts = np.unique(y, return_inverse=True, return_counts=True)[1:]
     if not len(counts) <= size <= n:
         raise ArchitectureError(
             f"{size} samples cannot be drawn with each of {len(counts)} classes among them: "

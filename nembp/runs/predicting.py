@@ -129,7 +129,7 @@ def data_of_run(
             "score it there. `nembp predict` runs it on files"
         )
     config = config_of(model, RunConfig, run, data_dir)
-    data = load_data(config)
+    data = load_data(config, model.classes)
     names = feature_names(model)
     if names and data.shape == model.shape:
         data = with_columns(data, names)

@@ -61,10 +61,11 @@ class Prepared:
                            augmentation=changes, seed=config.seed)  # fmt: skip
 
 
-def load_data(config: RunConfig) -> Dataset:
-    """Load the data set that a configuration names; the errors of `nembp.datasets.load`."""
+def load_data(config: RunConfig, classes: tuple[str, ...] = ()) -> Dataset:
+    """Load the data set that a configuration names, as `nembp.datasets.load` does."""
     options = {name: value for name, value in config.chosen().items() if name in LOADED_BY}
-    return load(config.dataset, config.data_dir, seed=config.split_seed or 0, **options)
+    options |= {"seed": config.split_seed or 0, "classes": classes}
+    return load(config.dataset, config.data_dir, **options)
 
 
 def prepare(config: RunConfig, note: Note = silent, data: Dataset | None = None) -> Prepared:
