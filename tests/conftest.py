@@ -22,10 +22,8 @@ with contextlib.suppress(ValueError):  # not in the main thread
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-_common = {
-    "deadline": None,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
-}
+_slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+_common = {"deadline": None, "suppress_health_check": _slow}
 settings.register_profile(
     "repeatable",
     max_examples=20,
@@ -54,3 +52,9 @@ def own_folder(tmp_path, monkeypatch):
     for name in os.environ:
         if name.startswith("NEMBP_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for the files of all tests of a module, which each example writes anew."""
+    return tmp_path_factory.mktemp("place")

@@ -115,10 +115,8 @@ def test_a_wrong_entry_is_named_with_what_would_be_right(value, number, message)
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=5), st.booleans())
 def test_dense_descriptions_are_dense_networks(sizes, bias):
     options = {"activation": "tanh", "seed": 7, "bias": bias, "initial": "he"}
-    ours, theirs = (
-        network(sizes[0], sizes[1:-1], sizes[-1], **options),
-        dense_network(sizes, **options),
-    )
+    ours = network(sizes[0], sizes[1:-1], sizes[-1], **options)
+    theirs = dense_network(sizes, **options)
     assert (ours.layers, ours.maps) == (theirs.layers, theirs.maps)
     assert np.array_equal(ours.parameters, theirs.parameters)
 
@@ -294,12 +292,7 @@ def test_a_table_counts_every_parameter_and_files_hold_every_kind_of_layer(text)
 
 def test_a_table_says_how_often_weights_are_used():
     rows = describe(network((8, 8, 1), "conv4x3,up2x4s2,5", 3))
-    assert [row["multiply_adds"] for row in rows[1:]] == [
-        64 * 9 * 4,
-        64 * 16 * 4 * 2,
-        256 * 2 * 5,
-        15,
-    ]
+    assert [row["multiply_adds"] for row in rows[1:]] == [64 * 9 * 4, 64 * 16 * 4 * 2, 2560, 15]
     turned = describe(network((8, 8, 1), "conv4x4s2,conv2x3s2", 3).reversed)
     assert [row["description"] for row in turned] == ["input", "8", "up4x3s2", "up1x4s2"]
     odd = describe(network((7, 7, 1), "conv4x4s2p0", 3).reversed)

@@ -11,20 +11,8 @@ from fuzz_cases import traced
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nembp.datasets import (
-    Dataset,
-    Raw,
-    Request,
-    Scaling,
-    Split,
-    assemble,
-    available,
-    class_means,
-    feature_means,
-    load,
-    loading,
-    register,
-)
+from nembp import datasets
+from nembp.datasets import Dataset, Raw, Request, Scaling, Split, assemble, load, loading
 from nembp.datasets.scaling import CHUNK_VALUES, standardized
 from nembp.datasets.sources import Rows, choose, join, random_bits, stratified_choice
 from nembp.errors import ArchitectureError, DataError
@@ -94,8 +82,8 @@ def test_limit_keeps_every_class_and_depends_on_the_seed_alone():
 def test_a_registered_data_set_is_loaded_with_the_options(monkeypatch):
     monkeypatch.setattr(loading, "_REGISTERED", {})
     asked = []
-    register("mine", lambda request: asked.append(request) or load("digits"), "my own")
-    assert available()["mine"] == "my own"
+    datasets.register("mine", lambda request: asked.append(request) or load("digits"), "my own")
+    assert datasets.available()["mine"] == "my own"
     assert load("mine", "folder", targets="t", limit=20, seed=3).name == "digits"
     assert (asked[0].path("mine").name, asked[0].targets, asked[0].limit) == ("folder", ("t",), 20)
 
@@ -207,7 +195,7 @@ def test_means_over_chunks_with_an_offset_and_without_a_copy():
     generator = np.random.default_rng(0)
     x = generator.integers(0, 256, (n, 5, 10, 1), dtype=np.uint8)
     split = Split(x, generator.integers(0, 3, n))
-    both = lambda: (class_means(split, scaling, 3), feature_means(split, scaling))  # noqa: E731
+    both = lambda: (datasets.class_means(split, scaling, 3), datasets.feature_means(split, scaling))  # noqa: E731
     (means, mean), peak = traced(both)
     assert peak < 8 * x.size / 2  # a float64 copy would be 8 bytes a value
     scaled = (x.reshape(n, 50) - 7.0) * 0.25

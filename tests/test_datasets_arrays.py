@@ -182,11 +182,6 @@ def test_sample_is_not_taken_for_mnist():
         load("mnist", SAMPLE)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("fuzz")
-
-
 _DTYPES = ["u1", "i1", ">i2", ">i4", ">f4", ">f8"]
 
 

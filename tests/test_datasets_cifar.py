@@ -7,21 +7,10 @@ import os
 import pickle
 import struct
 
+import cifar_files
 import numpy as np
 import pytest
-from cifar_files import (
-    COUNT,
-    FILES,
-    HUNDRED,
-    NAMES,
-    batch,
-    binary,
-    expected,
-    hundred,
-    pickled,
-    python2,
-    shrink,
-)
+from cifar_files import COUNT, NAMES, batch, binary, expected, pickled, python2
 from fuzz_cases import traced
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +23,7 @@ from nembp.errors import ArchitectureError, DataError
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch):
-    shrink(monkeypatch)
+    cifar_files.shrink(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +52,9 @@ def test_both_layouts_make_the_same_data_set(tmp_path, make, parent):
 
 @pytest.mark.parametrize("kind", ["binary", "python"])
 def test_cifar100_has_its_fine_classes(tmp_path, kind):
-    sets = hundred(tmp_path, kind)
+    sets = cifar_files.hundred(tmp_path, kind)
     data = load("cifar100", tmp_path)
-    assert data.classes == tuple(HUNDRED)
+    assert data.classes == tuple(cifar_files.HUNDRED)
     for part, (pixels, labels) in zip((data.train, data.test), sets.values(), strict=True):
         assert np.array_equal(part.y, labels)
         assert np.array_equal(part.x, pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
@@ -80,7 +69,9 @@ def cut(size):
 
 
 def fields(**changes):
-    changed = batch(*FILES["data_batch_2"]) | {key.encode(): v for key, v in changes.items()}
+    changed = batch(*cifar_files.FILES["data_batch_2"]) | {
+        key.encode(): v for key, v in changes.items()
+    }
     return to(python2({key: value for key, value in changed.items() if value is not None}))
 
 

@@ -292,13 +292,9 @@ def test_huge_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch, 
         checksum = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + checksum
 
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    chunks = (
-        chunk(b"IHDR", header),
-        chunk(b"IDAT", zlib.compress(bytes(10**7))),
-        chunk(b"IEND", b""),
-    )
-    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    chunks = header + chunk(b"IDAT", zlib.compress(bytes(10**7))) + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     monkeypatch.setattr("nembp.datasets.images._decoded", lambda *_: pytest.fail("decoded"))
     refused(tmp_path / "bomb.png", "")

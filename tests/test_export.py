@@ -92,11 +92,8 @@ def test_an_estimator_is_a_model(tmp_path):
     ).fit(images, labels)
     model = estimator.to_model()
     nembp.save(tmp_path / "model.npz", model)
-    np.testing.assert_allclose(
-        nembp.load(tmp_path / "model.npz").predict(images),
-        estimator.predict_proba(images),
-        atol=1e-6,
-    )
+    p, q = nembp.load(tmp_path / "model.npz").predict(images), estimator.predict_proba(images)
+    np.testing.assert_allclose(p, q, atol=1e-6)
     forward, _ = nembp.save_onnx(model, tmp_path / "model.onnx")
     answer = run(forward, x=images.reshape(30, 8, 8, 1).astype(np.float64))
     assert answer["label"].tolist() == estimator.predict(images).astype(str).tolist()

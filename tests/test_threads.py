@@ -65,15 +65,16 @@ def test_items_run_once_each_and_errors_come_out() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_has_threads_of_its_own():
-    code = (
-        "import os\n"
-        "from nembp.threads import run_parallel\n"
-        "done = []\n"
-        "run_parallel(done.append, [1, 2, 3])\n"
-        "pid = os.fork()\n"
-        "if pid == 0:\n"
-        "    run_parallel(done.append, [4, 5, 6])\n"
-        "    os._exit(0 if sorted(done) == [1, 2, 3, 4, 5, 6] else 1)\n"
-        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
-    )
+    code = """if True:
+        import os, signal, time
+        from nembp.threads import run_parallel
+        done = []
+        run_parallel(done.append, [1, 2, 3])
+        time.sleep(0.1)  # its threads wait for more
+        if (pid := os.fork()) == 0:
+            signal.alarm(9)  # rather than wait for ever
+            run_parallel(done.append, [4, 5])
+            os._exit(sorted(done) != [1, 2, 3, 4, 5])
+        raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60, check=True)
