@@ -262,6 +262,7 @@ def test_several_seeds_are_summed_up():
         (2, "--latent-law binary --latent-std 2", "a binary z is 0 or 1, got latent_std 2"),
         (2, "--optimizer rmsprop --momentum 0.5", "momentum is of adam and momentum"),
         (2, "--optimizer sgd --decay 0.5", "decay is of adam and rmsprop"),
+        (3, "--data digits --scored-samples 3", "expected at least 4 of both"),
         (6, "--out full", "full: not empty"),
     ],
 )  # fmt: skip

@@ -356,6 +356,7 @@ class Scorer:
     """
 
     samples = 2500  # how many a score to be reported should have (Srivastava et al. 2017)
+    least = 1  # real samples, and scored ones, that the scores can do with
     headline = "modes"  # the score to watch
     names: tuple[str, ...] = ("modes", "modes_strict", "high_quality", "kl")
 
@@ -428,7 +429,7 @@ class ImageScorer(Scorer):
     The real samples to compare with come from the training split, by the stream ``reference``.
     """
 
-    samples = 10_000
+    samples, least = 10_000, NEIGHBOURS + 1
     headline = "inception_score"
     names = ("classes", "classes_strict", "class_kl", "inception_score", "frechet_distance",
              "precision", "recall", "judge_accuracy")  # fmt: skip

@@ -135,6 +135,11 @@ def prepare_gan(config: GanConfig, note: Note = silent) -> PreparedGan:
     set_input_bias(discriminator, feature_means(data.train, data.x_scaling))
     scorer = scorer_for(data, note=note)  # the same for all runs: its seed is not theirs
     samples = filled.scored_samples or scorer.samples
+    if min(samples, len(data.train)) < scorer.least:
+        raise DataError(
+            f"{data.source}: {len(data.train)} samples to imitate, {samples} scored ones; expected "
+            f"at least {scorer.least} of both (--scored-samples)"
+        )
     changes = {"device": backend.name, "data_dir": path, "scored_samples": samples}
     return PreparedGan(filled.replace(changes), data, settings, generator, discriminator, scorer)
 
