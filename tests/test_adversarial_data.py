@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import array_api_strict
 import numpy as np
 import pytest
+from engines import STRICT
 from scipy import stats
 
 from nembp.adversarial.data import (
@@ -17,12 +17,10 @@ from nembp.adversarial.data import (
     mixture,
     stacked,
 )
-from nembp.backend import Backend, get_backend, stream
+from nembp.backend import get_backend, stream
 from nembp.datasets import Dataset, load
 from nembp.datasets.reading import BatchReader
 from nembp.errors import ArchitectureError, DataError
-
-STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
 
 
 @pytest.fixture(scope="module")

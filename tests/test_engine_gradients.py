@@ -8,10 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from engines import assert_close, joint, random_network
-from scipy import special
 
 from nembp.engine.backprop import ClassAssignment, backpropagate, gradient
-from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.network import dense_network
 from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, ShapeError
@@ -60,17 +58,6 @@ def test_samples_that_take_no_part_in_a_direction_are_not_counted():
     joint(alone, x[part], y[part])
     half = net.statistics_count // 2
     assert_close(net.statistics[half:], alone.statistics[half:], 1e-12, 1.0)
-
-
-def test_one_value_of_a_channel_has_no_variance():
-    net = dense_network([3, 4, 2], normalization=BatchNormalization(), dtype="float64")
-    net.biases[1][...] = [0.3, -0.1, 0.2, 0.5]
-    before = net.statistics.copy()
-    gradient, _ = joint(net, np.ones((1, 3)), np.eye(2)[:1])
-    assert np.array_equal(net.statistics, before)
-    assert not np.any(net.views(gradient).weights[0]), "it is 0 whatever the weights are"
-    z = net.biases[1] * (net.biases[1] > 0) @ net.weights[1]
-    assert_close(net.predict(np.ones((1, 3)), "batch")[0], special.softmax(z), 1e-12)
 
 
 def test_a_gradient_that_is_not_the_one_asked_for_is_refused():

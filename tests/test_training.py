@@ -64,19 +64,6 @@ def test_both_directions_learn(normalization):
     assert repr(history).startswith("History(60 epochs of epoch, learning_rate, seconds, ")
 
 
-def test_epoch_means_are_over_samples_whatever_the_last_batch():
-    """With a vanishing learning rate the epoch's means are those of the whole set."""
-    net, trainer = make(optimizer=SGD(1e-30), batch_size=50)  # batches of 50, 50, 20
-    row, split = trainer.run_epoch(), blobs()
-    one_hot = np.eye(3)[split.y]
-    assert row["train/forward/nll"] == pytest.approx(
-        -net.log_likelihood(split.x, one_hot).mean(), rel=1e-5
-    )
-    assert row["train/backward/nll"] == pytest.approx(
-        -net.reversed.log_likelihood(one_hot, split.x).mean(), rel=1e-5
-    )
-
-
 # -- ends ------------------------------------------------------------------------------------------
 def test_a_diverging_run_restores_the_last_good_parameters():
     net, trainer = make(epochs=50, optimizer=SGD(0.05))
