@@ -192,27 +192,17 @@ WRONG: list[tuple[Any, Any, dict[str, Any], str]] = [
     (lambda t: (t @ t, 2 * t + noisy.normal(size=5)), ONES, {}, "the gradient changes from call"),
     (lambda t: (np.nan, 2 * t), ONES, {}, "the value is nan"),
     (lambda t: (np.inf, 2 * t), ONES, {}, "the value is inf"),
-    (
-        lambda t: (t @ t, np.where(np.arange(5) == 3, np.nan, 2 * t)),
-        ONES,
-        {},
-        r"θ\[3\] is nan.*the gradient is not finite there",
-    ),
+    (lambda t: (t @ t, np.where(np.arange(5) == 3, np.nan, 2 * t)), ONES, {},
+     r"θ\[3\] is nan.*the gradient is not finite there"),
     (only_here, ONES, {}, "not finite at any step"),
     (coarse, np.linspace(0.5, 2.0, 7) * np.pi, {"method": "auto"}, "float32 rounding"),
     *((rectifier(s), [-1.0, 0.0, 2.0], {}, r"θ\[1\].*a kink \(of a ReLU") for s in (-0.5, 1.2)),
     (rectifier(0.0, (1.0, 3.0)), [1.0, 0.0, -2.0], {}, r"θ\[1\].*a kink \(of a ReLU"),
-    *(
-        (raised, [d, 1.0, -2.0], {"scale": 1.0}, r"^(?!.*kink).*is 1.001")
-        for d in (1e-1, 1e-3, 1e-5, 1e-7)
-    ),
-    (
-        lambda t: (np.sin(1e6 * t).sum(), 1.01e6 * np.cos(1e6 * t)),
-        [0.3],
-        {"method": "central"},
-        "but central differences give -994252",
-    ),
-]
+    *((raised, [d, 1.0, -2.0], {"scale": 1.0}, r"^(?!.*kink).*is 1.001")
+      for d in (1e-1, 1e-3, 1e-5, 1e-7)),
+    (lambda t: (np.sin(1e6 * t).sum(), 1.01e6 * np.cos(1e6 * t)), [0.3], {"method": "central"},
+     "but central differences give -994252"),
+]  # fmt: skip
 
 
 @each_method
@@ -351,13 +341,8 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], type, str]] = [
     (lambda t: t @ t, ONES, {}, ShapeError, r"must return \(value, gradient\)"),
     (lambda t: (t, t), ONES, {}, ShapeError, "the value must be one number"),
     (lambda t: (t @ t, t[:2]), ONES, {}, VerificationError, r"shape \(2,\), but the point"),
-    (
-        lambda t: (np.sum(t**2), 2 * t.T),
-        np.ones((2, 3)),
-        {},
-        VerificationError,
-        r"has shape \(3, 2\), but the point has \(2, 3\); it is transposed",
-    ),
+    (lambda t: (np.sum(t**2), 2 * t.T), np.ones((2, 3)), {}, VerificationError,
+     r"has shape \(3, 2\), but the point has \(2, 3\); it is transposed"),
     (lambda t: (1j, t), ONES, {}, ShapeError, "must be real, got a complex number"),
     (lambda t: (t @ t, 2j * t), ONES, {}, ShapeError, "must be real numbers"),
     (square, np.ones(0), {}, ShapeError, "the point is empty"),
@@ -367,23 +352,14 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], type, str]] = [
     (lambda t: (0.0, ONES), {"b": ONES}, {}, ShapeError, "structure of the point"),
     (square, ONES, {"blocks": {"W": (3, 3)}}, ShapeError, "blocks have 9 entries, but the point"),
     (square, ONES, {"scale": {"a": 1.0}}, ShapeError, "the scale must have the structure"),
-    *(
-        (square, ONES, {"scale": scale}, ArchitectureError, "scale must be a positive number, or 5")
-        for scale in (-1.0, 0.0, np.ones(2), np.array([1.0, np.nan, 1.0]))
-    ),
-    *(
-        (square, ONES, options, ArchitectureError, r"at least 0, got|are functions")
-        for options in ({"rtol": "a"}, {"atol": -1.0}, {"max_evaluations": "a"}, {"gradient": 3})
-    ),
+    *((square, ONES, {"scale": scale}, ArchitectureError, "scale must be a positive number, or 5")
+      for scale in (-1.0, 0.0, np.ones(2), np.array([1.0, np.nan, 1.0]))),
+    *((square, ONES, options, ArchitectureError, r"at least 0, got|are functions")
+      for options in ({"rtol": "a"}, {"atol": -1.0}, {"max_evaluations": "a"}, {"gradient": 3})),
     (square, ONES, {"method": "forward"}, ArchitectureError, "method must be auto, central or"),
-    (
-        lambda t: (np.abs(t).sum(), np.sign(t)),
-        ONES,
-        {"method": "complex"},
-        ArchitectureError,
-        "takes complex points and is analytic",
-    ),
-]
+    (lambda t: (np.abs(t).sum(), np.sign(t)), ONES, {"method": "complex"}, ArchitectureError,
+     "takes complex points and is analytic"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("f", "point", "options", "error", "message"), REFUSED)
