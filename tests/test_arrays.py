@@ -41,16 +41,6 @@ def test_import_is_instant_and_public_names_are_all_there():
         nembp.sing  # noqa: B018
 
 
-def test_labels_of_any_kind_come_back_as_they_were_named():
-    X, y = blobs()
-    history = nembp.train(net(), X.tolist(), y.tolist(), epochs=60, learning_rate=0.02)
-    assert (history.model.predict_labels(X) == y).mean() > 0.95
-    drawn = history.model.predict_inputs(["bee", "ant"])
-    means = np.array([X[y == name].mean(axis=0) for name in ("bee", "ant")])
-    np.testing.assert_allclose(drawn, means, atol=1.0)
-    assert history.model.classes == ("ant", "bee")
-
-
 def test_a_column_with_a_large_mean_is_as_good_as_any():
     X, y = blobs()
     moved = X + np.array([1.7e9, 0.0, 0.0])  # a time in seconds

@@ -370,12 +370,7 @@ def test_numbers_make_regression_targets(table):
     assert table(HOUSES, targets="price").target_names == ("price",)
 
 
-def test_task_overrides(table):
-    text = "x,k\n" + "".join(f"{i},{10 - i % 3 * 4}\n" for i in range(9))
-    assert table(text).target_names == ("k",)
-    classes = table(text, task="classification")
-    assert classes.classes == ("2", "6", "10")  # numerically
-    assert rows(classes)[:3, 1].tolist() == [2, 1, 0]
+def test_a_task_that_the_targets_are_not_of(table):
     with pytest.raises(DataError, match="row 2, column 'kind': text 'aster'"):
         table(FLOWERS, task="regression")
     with pytest.raises(DataError, match="one label per sample"):

@@ -11,9 +11,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csc_array, csr_matrix
 from scipy.special import softmax
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import make_blobs, make_multilabel_classification, make_regression
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.datasets import make_blobs, make_multilabel_classification
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -362,17 +360,6 @@ def test_a_large_mean_is_subtracted_in_float64():
 
 
 # -- within scikit-learn ---------------------------------------------------------------------------
-def test_searches_pipelines_and_calibration():
-    search = GridSearchCV(classifier(), {"backward_weight": [0.0, 0.03]}, cv=2, n_jobs=2)
-    assert search.fit(X, NAMES).best_score_ > 0.9
-    pipeline = make_pipeline(StandardScaler(), classifier())
-    assert cross_val_score(pipeline, X, NAMES, cv=3).mean() > 0.9
-    calibrated = CalibratedClassifierCV(classifier(), cv=2).fit(X, NAMES)
-    np.testing.assert_allclose(calibrated.predict_proba(X).sum(axis=1), 1.0)
-    x, y = make_regression(80, 3, random_state=0)
-    assert cross_val_score(regressor(max_iter=100), x, y, cv=2).mean() > 0.5
-
-
 def test_weights_are_routed():
     import sklearn
 

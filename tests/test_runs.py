@@ -592,13 +592,3 @@ def test_a_gan_that_is_interrupted_keeps_what_is_there(monkeypatch):
         run_gan(RING, "a")
     load_players("a")
     assert (summary("a")["iterations"], summary("a")["picture"]) == (3, None)
-
-
-# -- JSON ------------------------------------------------------------------------------------------
-def test_json_has_no_nan_and_any_path():
-    value = {"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}, "e": (1, "x", None)}
-    assert json.loads(to_json(value)) == {
-        "a": None, "b": [None, 1.5], "c": {"d": None}, "e": [1, "x", None]
-    }  # fmt: skip
-    path = os.fsdecode(b"caf\xe9")
-    assert os.fsencode(json.loads(to_json({"run": path}).encode())["run"]) == b"caf\xe9"
