@@ -6,7 +6,6 @@ import contextlib
 import csv
 import json
 import os
-import tracemalloc
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -14,6 +13,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from command_line import as_json, fails, rows, run, summary, works
+from fuzz_cases import traced
 from nembp_cli.main import cli
 from PIL import Image
 
@@ -321,14 +321,9 @@ def test_a_long_table_is_read_and_written_as_it_comes(runs):
     text = "a,b\n" + "1,2\n" * count
     Path("long.csv").write_text(text)
     for args in (("--out", "long.out.csv"), ("--out", "y.npy"), ("--json",), ()):
+        ask = partial(cli, ["predict", str(runs / "kinds"), "long.csv", *args])
         with open("said.txt", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
-            tracemalloc.start()
-            try:
-                with pytest.raises(SystemExit) as ended:
-                    cli(["predict", str(runs / "kinds"), "long.csv", *args])
-                peak = tracemalloc.get_traced_memory()[1]
-            finally:
-                tracemalloc.stop()
+            ended, peak = traced(partial(pytest.raises, SystemExit, ask))
         assert ended.value.code == 0
         assert peak < 8 * 8 * count + 2_000_000, args  # x twice, y twice, blocks of text
     assert len(Path("said.txt").read_text().splitlines()) == count + 1
