@@ -1,4 +1,4 @@
-"""What the tests of the engine share: random networks and batches, a step, and comparison."""
+"""What the tests of the engine share: a strict device, a step, comparison, and memory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 
 from nembp.backend import Backend, stream
 from nembp.engine.backprop import JointBackpropagation
-from nembp.engine.linear import LinearMap
 from nembp.engine.network import Network
-from nembp.verification import cases
 
 Array = np.ndarray[Any, Any]
 STRICT = Backend(array_api_strict, array_api_strict.Device("device1"))
-LIKELIHOODS = "multinomial", "gaussian", "bernoulli"
-PAIRS = [(forward, backward) for forward in LIKELIHOODS for backward in LIKELIHOODS]
-ACTIVATIONS = "relu", "leaky-relu", "tanh", "logistic", "identity"
 each_path = pytest.mark.parametrize("path", ["samples", "classes", "none"])
-each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -34,41 +28,8 @@ def assert_close(actual: Any, expected: Any, tolerance: float, scale: float = 0.
 
 
 def picker(g: np.random.Generator) -> Any:
+    """Return what picks a whole number between two for `nembp.verification.cases`."""
     return lambda low, high: int(g.integers(low, high + 1))
-
-
-def random_map(g: np.random.Generator, kind: type[LinearMap]) -> LinearMap:
-    """Return a small random linear map of a kind."""
-    return cases.random_map(picker(g), kind)
-
-
-def random_network(
-    seed: int,
-    pair: tuple[str, str] | None = None,
-    *,
-    activation: str | None = None,
-    normalized: bool | None = None,
-    dtype: str = "float64",
-    device: Any = "cpu",
-) -> Network:
-    """Return a network of dense and image layers, with random parameters and statistics."""
-    pick = picker(np.random.default_rng(seed))
-    return cases.random_case(pick, pair, activation, normalized=normalized, dtype=dtype).net(device)
-
-
-def targets(likelihood: Any, g: np.random.Generator, rows: int, width: int) -> Array:
-    """Return targets that a likelihood can be asked the probability of."""
-    return cases.random_targets(likelihood, g, rows, width, hard=False)
-
-
-def batch(net: Network, seed: int, *, labels: bool = False) -> tuple[Array, Array]:
-    """Return 1 to 6 rows of inputs and targets; one-hot rows for ``labels``."""
-    g = np.random.default_rng(seed)
-    rows = int(g.integers(1, 7))
-    x = targets(net.reversed.likelihood, g, rows, net.inputs)
-    if labels:
-        return x, np.eye(net.outputs)[g.integers(0, net.outputs, rows)]
-    return x, targets(net.likelihood, g, rows, net.outputs)
 
 
 def joint(
@@ -96,13 +57,6 @@ def gathering(reader: Any, prefetch: bool | None) -> Any:
     """Return a reader that gathers batches on a second thread, or not, whether that pays or not."""
     reader.prefetches = reader.prefetches if prefetch is None else prefetch
     return reader
-
-
-def number(value: Any) -> float:
-    """Return an array of one number as that number, from whatever device."""
-    return float(
-        np.asarray(value if isinstance(value, np.ndarray) else STRICT.to_numpy(value)).flat[0]
-    )
 
 
 def peak_of(step: Any) -> int:

@@ -212,10 +212,6 @@ def adds_one(original, self, backend, x, W, out):
     out[...] = x @ W + 1.0
 
 
-def squares_weights(original, self, backend, x, W, out):
-    original(self, backend, x, W * abs(W), out)
-
-
 def reads_scratch(original, self, backend, z, scratch):
     z[...] = np.tanh(z) + 0 * scratch
 
@@ -259,13 +255,11 @@ def cut_off(z):
 
 WRONG: dict[str, tuple[Any, str]] = {
     "error a thousandth off": (wrong(Multinomial, "error", times(1.001)), "-∂log p|error"),
-    "gain's slope": (wrong(Gaussian, "gain_slope", times(2.0)), "slope of the gain"),
     "normalizer": (wrong(Gaussian, "log_normalizer", lambda f, s, width: 0.0), "total over reals"),
     "tempering": (wrong(Multinomial, "tempering", lambda self: 1.0, weight=0.5), "total over"),
     "mixes rows": (wrong(Gaussian, "log_likelihood", mean_of_rows), "log p"),
     "reads before writing": (wrong(Gaussian, "gain_terms", reads_its_work_space), "gain"),
     "bias": (wrong(Dense, "forward", adds_one), "adjoint"),
-    "quadratic": (wrong(Dense, "forward", squares_weights), "weight_gradient|adjoint"),
     "half precision of a map": (wrong(Dense, "forward", in_float16), "forward"),
     "shape": (wrong(Dense, "initial_weights", lambda f, s, g: np.zeros((4, 3))), "weights are 16"),
     "unseeded": (
@@ -275,7 +269,6 @@ WRONG: dict[str, tuple[Any, str]] = {
     "scratch": (wrong(Tanh, "activate", reads_scratch), "slope of activate"),
     "mixes neurons": (wrong(Tanh, "activate", centred), "Wrong"),
     "clips": (wrong(Tanh, "multiply_derivative", clipped), "the error multiplied|slope"),
-    "square forgotten": (Formula(np.tanh, lambda a: 1 - a), "slope of activate"),
     "0.1 %": (Formula(np.tanh, lambda a: 1.001 * (1 - a * a)), "a factor 1.001"),
     "beyond a kink": (
         Kinked(cut_off, lambda a: np.where(a > 0, 1.0, -0.5 * (a == 0))),
@@ -339,17 +332,10 @@ def test_a_wrong_part_in_a_network_is_found(check, bug, monkeypatch):
 # -- extensions ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "extension",
-    [
-        Poisson,
-        LocallyConnected(4, 3),
-        LeakyReLU(0.3),
-        Multinomial(0.5),
-        Dense(4, 3),
-        Adam,
-        SignDescent,
-    ],
+    [Poisson, LocallyConnected(4, 3), LeakyReLU(0.3), Multinomial(0.5), Dense(4, 3), Adam,
+     SignDescent],
     ids=lambda part: getattr(part, "name", "part"),
-)
+)  # fmt: skip
 def test_right_extensions_pass(extension):
     report = check_extension(extension)
     laws = [result.law for result in report.laws]
@@ -405,33 +391,26 @@ def test_what_cannot_be_checked_is_said(value, message):
 
 # -- strategies, and a network of a user's parts ---------------------------------------------------
 @given(data=st.data())
-def test_networks_and_batches_fit(data):
-    net = data.draw(networks())
+def test_networks_and_batches_are_of_the_kind_asked_for(data):
+    net = data.draw(networks(("multinomial", "bernoulli"), "tanh", dtype="float32", images=False))
+    kinds = type(net.likelihood), type(net.reversed.likelihood), net.dtype
+    assert kinds == (Multinomial, Bernoulli, "float32")
+    assert {type(linear_map) for linear_map in net.maps} == {Dense}
+    assert all(layer.activation == Tanh() for layer in net.layers[1:-1])
     x, y = data.draw(batches_for(net))
     assert np.all(np.isfinite(net.log_likelihood(x, y)))
-    assert np.all(np.isfinite(net.reversed.log_likelihood(y, x)))
     back = data.draw(batches_for(net.reversed, rows=2))
     assert (back[0].shape, back[1].shape) == ((2, net.outputs), (2, net.inputs))
     _, labels = data.draw(batches_for(net, labels=True))
     assert np.array_equal(labels.sum(axis=1), np.ones(len(labels)))
 
 
-@given(data=st.data())
-def test_networks_are_of_the_kind_asked_for(data):
-    net = data.draw(networks(("gaussian", "bernoulli"), "tanh", dtype="float32", images=False))
-    kinds = type(net.likelihood), type(net.reversed.likelihood), net.dtype
-    assert kinds == (Gaussian, Bernoulli, "float32")
-    assert {type(linear_map) for linear_map in net.maps} == {Dense}
-    assert all(layer.activation == Tanh() for layer in net.layers[1:-1])
-
-
-@given(case=cases())
-def test_a_case_holds_a_law(case):
+@given(
+    case=cases(), data=st.data(), likelihood=likelihoods(),
+    activation=activations(analytic=False), linear_map=linear_maps(Reshape),
+)  # fmt: skip
+def test_cases_targets_and_parts(case, data, likelihood, activation, linear_map):
     LAWS["joint.samples"].check(case)
-
-
-@given(data=st.data(), likelihood=likelihoods())
-def test_targets_are_proper(data, likelihood):
     t = data.draw(targets(likelihood, 4, 3))
     hard = data.draw(targets(likelihood, 4, 3, hard=True))
     if isinstance(likelihood, Multinomial):
@@ -440,13 +419,9 @@ def test_targets_are_proper(data, likelihood):
     if isinstance(likelihood, Bernoulli):
         assert np.all((t >= 0.0) & (t <= 1.0))
     assert data.draw(noise_for(likelihood)).kind != "none"
-
-
-@given(activation=activations(analytic=False), linear_map=linear_maps(Reshape), end=likelihoods())
-def test_parts(activation, linear_map, end):
+    assert 0.01 <= likelihood.scale <= 100.0
     assert not activation.analytic
     assert isinstance(linear_map, Reshape)
-    assert 0.01 <= end.scale <= 100.0
 
 
 @pytest.mark.parametrize("noise", ["none", "nem", "drift", "anti"])

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engines import assert_close, joint, random_network
+from engines import assert_close, joint, picker
 
 from nembp.engine.backprop import ClassAssignment, backpropagate, gradient
 from nembp.engine.network import dense_network
 from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, ShapeError
+from nembp.verification import cases
 from nembp.verification.laws import joint_size
 
 
@@ -28,7 +29,9 @@ def test_many_more_classes_than_samples_take_a_row_for_each_sample():
 
 
 def normalized_network():
-    nets = (random_network(k, ("multinomial", "gaussian"), normalized=True) for k in range(99))
+    picks = (picker(np.random.default_rng(k)) for k in range(99))
+    pair = "multinomial", "gaussian"
+    nets = (cases.random_case(pick, pair, normalized=True).net() for pick in picks)
     return next(net for net in nets if net.statistics_count and net.outputs > 1)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tracemalloc
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import pytest
-from engines import PAIRS, assert_close, peak_of
+from engines import assert_close, peak_of
 
 from nembp.architecture import network
 from nembp.datasets import Scaling, Split, class_means
@@ -24,6 +24,7 @@ from nembp.errors import ArchitectureError, DivergenceError, ShapeError
 from nembp.threads import threads
 
 DIRECTIONS = "forward", "backward"
+LIKELIHOODS = "multinomial", "gaussian", "bernoulli"
 
 
 def blobs(n: int = 120, classes: int = 3, features: int = 6) -> Split:
@@ -225,7 +226,7 @@ def test_the_smallest_array_would_be_seen():
 
 
 STEPS: list[dict[str, Any]] = [
-    *({"pair": pair, "noise": both("nem")} for pair in PAIRS),
+    *({"pair": pair, "noise": both("nem")} for pair in product(LIKELIHOODS, LIKELIHOODS)),
     {"noise": both("blind", law="uniform")},
     {"noise": both("anti", mode="multiplicative")},
     {"noise": both("nem", rejected="zero", update="zero-sum")},

@@ -83,8 +83,6 @@ def test_json(monkeypatch):
     passing = json.loads(out)
     assert (passing["passed"], passing["cases"], passing["seed"]) == (True, 3, 0)
     assert (passing["device"], passing["dtype"]) == ("cpu", "float32")
-    keys = "law statement source cases worst_relative_error worst tolerance passed counterexample"
-    assert set(passing["laws"][0]) == {*keys.split(), "seconds"}
     assert passing["laws"][0]["counterexample"] is None
     law = plant("anti_is_nem", monkeypatch)
     result = run("verify", law, "--json", "--quiet")
@@ -98,7 +96,6 @@ def test_listing_tries_nothing(monkeypatch):
     monkeypatch.setattr("nembp.verification.checks.generate", None)
     assert len(run("verify", "--list").stdout.splitlines()) == 1 + len(LAWS)
     listed = json.loads(run("verify", "em", "--list", "--json").stdout)["laws"]
-    assert set(listed[0]) == {"law", "statement", "source"}
     assert listed[0]["law"] == "em.fisher"
 
 
@@ -272,11 +269,7 @@ class TestUserCode:
         report = json.loads(result.stdout)
         assert [law["law"] for law in report["laws"]] == ["network.views"]
         assert report["passed"] is report["checked"]["mine:Flipped"]["passed"] is False
-        checked = report["checked"]["mine:cubes"]
-        assert checked["passed"] is True
-        keys = "name worst failures cause method size checked directions values gradients noise"
-        keys += " passed resolution covered kinks notes"
-        assert set(checked) == {*keys.split()}
+        assert report["checked"]["mine:cubes"]["passed"] is True
 
     def test_load_reaches_into_classes(self):
         assert load("mine:Flipped.name") == "flipped"

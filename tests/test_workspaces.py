@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import STRICT, Array, assert_close, each_path, joint, random_map, seeds
+from engines import STRICT, Array, assert_close, each_path, joint, picker, seeds
 from hypothesis import given, settings
 
 from nembp.backend import get_backend
@@ -33,6 +33,7 @@ from nembp.engine.network import Layer, Network
 from nembp.engine.winograd import WinogradWorkspace, plans
 from nembp.threads import threads
 from nembp.verification import check_linear_map
+from nembp.verification.cases import random_map
 
 CPU = get_backend("cpu")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-11}
@@ -103,7 +104,7 @@ def check(linear: Any, rows: int, seed: int, backend: Any, dtype: str) -> None:
 @given(seed=seeds)
 def test_workspaces_give_what_the_map_gives(kind, device, dtype, seed):
     g = np.random.default_rng(seed)
-    check(random_map(g, kind), int(g.integers(1, 5)), seed, get_backend(device), dtype)
+    check(random_map(picker(g), kind), int(g.integers(1, 5)), seed, get_backend(device), dtype)
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_workspaces_of_small_blocks_give_what_the_map_gives(small_blocks):
     for kind in (Convolution, Convolution, Dense):
         for seed in range(5):
             g = np.random.default_rng(seed)
-            check(random_map(g, kind), int(g.integers(1, 9)), seed, CPU, "float64")
+            check(random_map(picker(g), kind), int(g.integers(1, 9)), seed, CPU, "float64")
 
 
 def test_winograd_is_taken_where_it_costs_less():
