@@ -270,11 +270,16 @@ def _check_names(names: list[str], codes: NDArray[np.int64], where: str, task: T
         return
     most, stripped = 0.9 * len(names), [name.strip() for name in names]
     plain = all(number(name) is not None for name in names)
-    odd = [name for name in stripped if _DATE.fullmatch(name) or _NUMBER_LIKE.fullmatch(name)]
+    dates = [name for name in stripped if _DATE.fullmatch(name)]
+    odd = [name for name in stripped if _NUMBER_LIKE.fullmatch(name)]
     units = Counter(match[1] for name in stripped if (match := _WITH_UNIT.fullmatch(name)))
-    if not plain and (len(odd) > most or max(units.values(), default=0) > max(2, most)):
-        fault = "dates or times, or numbers with signs, units or separators"
-        remedy = "Turn them into plain numbers, or say decimal=',' (--decimal ,)."
+    if not plain and len(dates) > most:
+        fault, remedy = "dates or times", "Turn them into numbers, such as days."
+    elif not plain and (len(odd) > most or max(units.values(), default=0) > max(2, most)):
+        fault = "numbers with signs, units or separators"
+        remedy = "Remove what is not part of the number."
+        if all(re.fullmatch(r"[+-]?\d+,\d+", name) for name in stripped):
+            remedy = "Say decimal=',' (--decimal ,)."
     elif len(codes) >= 10 and len(names) > len(codes) / 2:
         fault = f"{len(names)} different labels in {len(codes)} samples"
         remedy = "Name another target; or, for numbers to predict, say task='regression'."

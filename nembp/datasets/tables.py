@@ -116,7 +116,10 @@ class Table:
                 fault = f"{cell.strip()}; expected a finite number. Replace it."
             elif _DECIMAL_COMMA.fullmatch(cell.strip()) or number(cell) is not None:
                 mark = "," if "," in cell else "."
-                fault += f" If that is its mark, say decimal={mark!r} (--decimal {mark})."
+                fault = (
+                    f"text {cell!r:.60}; expected a number. If {mark!r} is the decimal mark, say "
+                    f"decimal={mark!r} (--decimal {mark})."
+                )
             raise self.refusal(line, place, fault)
         return values
 
