@@ -379,7 +379,7 @@ def test_under_nohup_a_terminal_may_go():
         ("train --noise some", "'some' is not one of 'none', 'nem'"),
         ("train --backward none --noise nem --noise-target both", "train both"),
         ("train --patience 2 --validation-fraction 0", "--validation-fraction above 0"),
-        ("train --limit 20 --validation-fraction 0.9", "leaves 2 of 20 samples to train on"),
+        ("train --limit 20 --validation-fraction 0.9 --out new/run", "leaves 2 of 20 samples to train on"),
         ("train --noise nem --noise-place hidden --layers ''", "needs a hidden layer"),
         ("train --noise nem --noise-place hidden,last-hidden", "name one of the two"),
         ("train --noise nem --noise-place input --noise-screening component", "whole"),

@@ -363,7 +363,6 @@ def test_a_long_table_is_read_and_written_as_it_comes(runs):
         (2, "draw noise numbers --class left", "predicts numbers; choose a sample by its number"),
         (2, "draw noise digits --sample 1 --class 1", "give one of them"),
         (2, "draw noise digits --std 0", "a number ≥ 1e-09 and < 1e+06, got 0.0"),
-        (2, "draw noise digits --std nan", "got nan"),
         (2, "draw noise digits --out noise.jpg", "must end in .png"),
         (3, "draw noise digits --input absent.npy --class 1", "absent.npy"),
         (2, "draw noise digits --input a.npy --data-dir b", "--data-dir"),

@@ -190,11 +190,9 @@ def test_rows_are_not_mixed_nor_damaged_ones_taken(tmp_path, made_up):
         with pytest.raises(error, match=says):
             run_search(space, tmp_path, **options)
     path = folder / "rows.jsonl"
-    good = path.read_bytes()
-    for bad in (b"nonsense\n", good.replace(b'"rate": 0.', b'"rate": 1.', 1)):
-        path.write_bytes(bad + good)
-        with pytest.raises(DataError, match="line 1 is damaged"):
-            read_search(tmp_path, tiny())
+    path.write_bytes(path.read_bytes().replace(b'"rate": 0.', b'"rate": 1.', 1))
+    with pytest.raises(DataError, match="line 1 is damaged"):
+        read_search(tmp_path, tiny())
 
 
 def test_divergence_is_a_row(tmp_path, monkeypatch):

@@ -223,6 +223,8 @@ def test_extensions_end_and_the_end_is_named():
     grids, rates = settled(protocol, lambda t: t.rate if t.arm == "none" else 1 / t.rate)
     assert rates == {("none", 1.0): [0.025, 0.05, 0.1, 0.2], ("nem", 1.0): [0.1, 0.2, 0.4, 0.8]}
     assert {grids.at_an_end(*pair) for pair in (NONE, NEM)} == {"learning rate"}
+    grids, _ = settled(tuned_by(strengths=(0.5, 1.0)), lambda t: 99 + far(t.rate, 0.1) - t.strength)
+    assert grids.at_an_end(*NEM) == "strength of the noise"
 
 
 @pytest.mark.parametrize(

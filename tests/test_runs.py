@@ -375,16 +375,6 @@ def test_what_cannot_be_written_is_found_before_training(monkeypatch, place):
     assert Path("file").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    "options", [{"dataset": "mnist", "data_dir": "absent"}, {"patience": 3, "limit": 1}]
-)
-def test_a_failed_start_leaves_no_folder(tmp_path, options):
-    for out in (tmp_path / "new" / "run", None):
-        with pytest.raises((DataError, ArchitectureError)):
-            train_run(RunConfig(**options), out)
-        assert list(tmp_path.iterdir()) == []
-
-
 def _claim_again(_: int) -> set[str]:
     said = set()
     for _ in range(200):

@@ -90,7 +90,7 @@ def test_choices_are_those_of_the_engine():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("epochs", np.bool_(True), "epochs must be a whole number"),
+        ("epochs", True, "epochs must be a whole number"),
         ("seed", 10**400, "seed must be at most 9,223,372,036,854,775,807, got 10000"),
         ("learning_rate", np.float32("inf"), "must be a number > 0, got np.float32(inf)"),
         ("learning_rate", math.nan, "learning_rate must be a number > 0, got nan"),
