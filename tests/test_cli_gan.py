@@ -247,7 +247,6 @@ def test_several_seeds_are_summed_up():
         (2, "--seeds 0", "--seeds"),
         (2, "--data rnig", "no data set 'rnig': expected one of ring, grid, stacked"),
         (2, "--data digits --samples 10", "samples does not go with the data set 'digits'"),
-        (2, "--data digits --modes 10", "modes does not go with the data set 'digits'"),
         (2, "--data grid --modes 24", "a grid has a square number of them"),
         (2, "--data grid --scale 1e38", "reach 4.3e+38; expected at most 1e+30"),
         (2, "--data-dir a", "data_dir does not go with the data set 'ring'"),

@@ -253,9 +253,8 @@ COLOURS = RunConfig(dataset="npz", data_dir="colours.npz", epochs=25, learning_r
 @pytest.fixture
 def colours(own_folder):
     names = np.array(CLASSES)[SEEN]
-    train, test = ({"x": PIXELS[part], "y": names[part]} for part in (slice(150), slice(150, 180)))
-    parts = {"train": train, "test": test}
-    np.savez("colours.npz", **{f"{k}_{part}": v for part in parts for k, v in parts[part].items()})
+    np.savez("colours.npz", x_train=PIXELS[:150], y_train=names[:150], x_test=PIXELS[150:],
+             y_test=names[150:])  # fmt: skip
 
 
 def test_colours_are_learned_in_both_directions_and_drawn_as_they_were(colours, monkeypatch):
