@@ -7,7 +7,6 @@ import json
 from functools import partial
 
 import fake_cupy
-import numpy as np
 import pytest
 from command_line import run
 from devices import REAL, gpu, needs_kernels
@@ -15,7 +14,7 @@ from devices import REAL, gpu, needs_kernels
 from nembp.benchmarks import floor
 from nembp.benchmarks.floor import least_seconds, measure_card
 from nembp.benchmarks.peers import MissingPeerError, TorchStep
-from nembp.benchmarks.suites import Case, EngineStep, gan_networks, gan_trainer
+from nembp.benchmarks.suites import Case, EngineStep
 from nembp.engine.network import dense_network
 
 pytestmark = needs_kernels
@@ -89,19 +88,6 @@ def test_adversarial_suite(on, tmp_path):
     if on == "cpu" and importlib.util.find_spec("torch"):
         assert max(step["agreement"].values()) < 1e-4
         assert step["times"]["torch graph/one_direction"] == {"missing": "GPU only"}
-
-
-def test_a_captured_gan_step_is_the_step():
-    ends, x = [], np.random.default_rng(0).random((6, 12), dtype="f4")
-    for graphs, steps in ((False, 6), (True, 3)):  # which has made three
-        trainer = gan_trainer(gan_networks((5, 9, 12), gpu(), "float32"), x, True, graphs, 1e-3)
-        for _ in range(steps):
-            trainer.step()
-        assert trainer.captured == (4 if graphs else 0)
-        nets = trainer.generator, trainer.discriminator
-        ends.append([gpu().to_numpy(net.parameters) for net in nets])
-    for plain, captured in zip(*ends, strict=True):
-        assert np.array_equal(plain, captured)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch about itself

@@ -5,8 +5,10 @@ What the host has to do is counted on the stand-in for CuPy.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import adversarial_cases
 import fake_cupy
 import numpy as np
 import pytest
@@ -16,11 +18,11 @@ from engines import assert_close, gathering
 from nembp.adversarial import AdversarialSettings
 from nembp.adversarial.gradients import DiscriminatorGradient
 from nembp.adversarial.trainer import AdversarialTrainer
-from nembp.architecture import generator_network, network
+from nembp.architecture import network
 from nembp.backend.gpu import CupyBackend
 from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import Augmentation, BatchReader
-from nembp.engine.likelihoods import Bernoulli, Gaussian, Score
+from nembp.engine.likelihoods import Gaussian
 from nembp.engine.network import Network, dense_network
 from nembp.engine.noise import Noise
 from nembp.engine.optimizers import OPTIMIZERS, SGD, Adam, RMSProp
@@ -244,52 +246,24 @@ def test_weighted_and_penalized_samples_are_the_cpus(labels):
 
 
 # == adversarial training =========================================================================
-SHAPE, KINDS = (4, 4, 1), ("vanilla", "minimax", "wasserstein", "wasserstein-gp")
+KINDS = "vanilla", "minimax", "wasserstein", "wasserstein-gp"
 PLACES = ("discriminator/forward", "discriminator/backward", "generator/backward",
           "discriminator/input")  # fmt: skip
 ITERATIONS, ROWS = 9, 6  # two iterations are made call by call before the first is captured
 Settings = AdversarialSettings
 
 
-def game_samples(n: int = 26) -> Split:
-    """Four batches an epoch, and a rest."""
+def game_of(device: Any, settings: Settings | None = None, **options: Any) -> AdversarialTrainer:
+    """Return a game on images, of four batches an epoch, and a rest."""
     draw = np.random.default_rng(1)
-    return Split(draw.integers(0, 255, (n, *SHAPE)).astype(np.uint8), draw.integers(0, 3, n))
-
-
-def networks(device: Any, settings: Settings, layers: Any, dtype: str) -> tuple[Network, Network]:
-    forward: Any = Score() if settings.has_critic else Bernoulli()
-    if settings.classes:
-        forward = "multinomial"
-    outputs = settings.classes + 1
-    back = "bernoulli" if settings.latent_law == "binary" else "gaussian"
-    ends = {"forward": "bernoulli", "backward": back, "seed": 4, "device": device, "dtype": dtype}
-    of_d = {"forward": forward, "backward": "gaussian", "device": device, "dtype": dtype, "seed": 5}
-    if layers:
-        g = generator_network(3, layers[0], SHAPE, activation="leaky-relu", **ends)
-        return g, network(SHAPE, layers[1], outputs, activation="leaky-relu", **of_d)
-    g = dense_network([3, 7, 16], activation="tanh", **ends)
-    return g, dense_network([16, 7, 5, outputs], activation="tanh", **of_d)
-
-
-def game_of(
-    device: Any,
-    settings: Settings | None = None,
-    *,
-    layers: Any = None,
-    resident: bool | None = None,
-    dtype: str = "float32",
-    **options: Any,
-) -> AdversarialTrainer:
-    settings = settings or Settings()
-    g, d = networks(device, settings, layers, dtype)
-    scaling = Scaling(factor=1 / 255)
-    reader = BatchReader(game_samples(), scaling, Scaling(), 3, g.backend, dtype, resident=resident)
+    x, y = draw.integers(0, 255, (26, 4, 4, 1)).astype(np.uint8), draw.integers(0, 3, 26)
+    data = replace(adversarial_cases.RING, train=Split(x, y), x_scaling=Scaling(factor=1 / 255))
     options = {
         "batch_size": ROWS, "iterations": ITERATIONS, "report_every": 4, "schedule": "cosine",
-        "seed": 3, "optimizers": (Adam(0.01, beta1=0.5), RMSProp(0.01)),
+        "seed": 3, "optimizers": (Adam(0.01, beta1=0.5), RMSProp(0.01)), "activation": "tanh",
+        "latent": 3, "hidden": (7, 5),
     } | options  # fmt: skip
-    return AdversarialTrainer(g, d, reader, settings, **options)
+    return adversarial_cases.trainer_of(settings, data=data, device=device, **options)
 
 
 GAME = Settings("vanilla", "both", critic_steps=2, averaging=0.5, weight_schedule="linear")
