@@ -23,6 +23,7 @@ from nembp.engine.linear import Dense
 from nembp.engine.network import Layer, Network
 from nembp.engine.noise import Noise
 from nembp.errors import ArchitectureError, ShapeError
+from nembp.verification.cases import random_targets
 
 LIKELIHOODS: list[Likelihood] = [
     Multinomial(weight=0.6),
@@ -51,16 +52,9 @@ def make_case(
     net = BinaryNetwork(*sizes, of_y, of_x)
     if way == "backward":
         net = BinaryNetwork(*sizes[::-1], of_x, of_y).reversed
-    x, y = (targets(g, *of, rows) for of in ((of_x, sizes[0]), (of_y, sizes[2])))
+    ends = (of_x, sizes[0]), (of_y, sizes[2])
+    x, y = (random_targets(of, g, rows, width, hard=False) for of, width in ends)
     return Case(net, net.initial(g, scale), x, y)
-
-
-def targets(g: np.random.Generator, likelihood: Likelihood, width: int, rows: int):
-    if isinstance(likelihood, Gaussian):
-        return g.normal(0.0, 1.5, (rows, width))
-    if isinstance(likelihood, Multinomial):
-        return g.dirichlet(np.ones(width), rows)
-    return np.round(g.random((rows, width)))
 
 
 def evaluate(case: Case, noise: Noise, **options: Any):

@@ -32,7 +32,7 @@ from nembp.datasets import Scaling, Split
 from nembp.datasets.reading import Augmentation, BatchReader
 from nembp.engine.likelihoods import Gaussian
 from nembp.engine.metrics import evaluate
-from nembp.engine.network import Network, dense_network
+from nembp.engine.network import Network
 from nembp.engine.noise import Noise
 from nembp.engine.training import Trainer
 from nembp.errors import ArchitectureError, DataError, DivergenceError, OutputError
@@ -108,20 +108,23 @@ CASES = [
 
 def anything(net: Network) -> float:
     """Return a score that goes up and down."""
-    return float(1e5 * abs(float(np.sum(net.parameters, dtype=np.float64))) % 1.0)
+    return float(1e5 * abs(float(net.backend.xp.sum(net.parameters))) % 1.0)
 
 
-def make_trainer(case: dict[str, Any], rate: float = 1.0) -> Trainer:
+def make_trainer(
+    case: dict[str, Any], rate: float = 1.0, device: Any = "cpu", resident: bool | None = None
+) -> Trainer:
     generator = np.random.default_rng(case["seed"])
     split = Split(generator.random((30, 6, 6, 1)), np.arange(30) % 3)
     dtype, seed = case["dtype"], case["seed"]
-    ends = {"backward": Gaussian(10.0), "dtype": dtype, "seed": seed}
+    ends = {"backward": Gaussian(10.0), "dtype": dtype, "seed": seed, "device": device}
     net = network((6, 6, 1), case["layers"], 3, activation="relu", forward="multinomial", **ends)
     data = split, Scaling(), Scaling(), 3, net.backend, net.dtype
     crops = Augmentation(flip=True, crop=1) if case["augmented"] else None
+    read = {"augmentation": crops, "seed": seed, "resident": resident}
     trainer = Trainer(
         net,
-        gathering(BatchReader(*data, augmentation=crops, seed=seed), case.get("prefetch")),
+        gathering(BatchReader(*data, **read), case.get("prefetch")),
         epochs=6,
         noise=case["noise"],
         seed=seed,
@@ -172,20 +175,14 @@ def test_an_adversarial_training_interrupted_anywhere_equals_one_that_was_not(ga
 @pytest.mark.parametrize("options", [*product((True, False), (True, False)), None])
 def test_streams_and_graphs_of_a_device_go_on(options):
     """Of a training with its data there or not, by graphs or not; or of an adversarial one."""
-
-    def make() -> Trainer:
-        resident, graphs = options
-        generator = np.random.default_rng(0)
-        split = Split(generator.normal(size=(50, 6)).astype(np.float32), np.arange(50) % 3)
-        net = dense_network([6, 5, 3], backward=Gaussian(10.0), device=gpu(), seed=1)
-        data = split, Scaling(), Scaling(), 3, net.backend, net.dtype
-        reader = BatchReader(*data, resident=resident)
-        noise = {"forward": Noise("nem"), "backward": Noise("blind")}
-        return Trainer(net, reader, epochs=3, noise=noise, cuda_graphs=graphs, batch_size=12)
-
     if options is None:
         noise = {"discriminator/forward": Noise("nem")}
         make = partial(trainer_of, hidden=(6,), iterations=17, device=gpu(), noise=noise)
+    else:
+        resident, graphs = options
+        case = CASE | {"noise": {"forward": Noise("nem"), "backward": Noise("blind")}}
+        case["options"] = {"cuda_graphs": graphs, "batch_size": 12}
+        make = partial(make_trainer, case, device=gpu(), resident=resident)
     whole, *ends = (finish(make, stops) for stops in ([], [0], [4, 1], [11], [5, 9]))
     assert all(each.on_device for each in (whole, *ends))
     assert [end_of(parts) for parts in ends] == [end_of(whole)] * 4

@@ -157,18 +157,6 @@ def test_scores_are_those_of_plain_arithmetic():
     assert np.isnan(centroid_error(net, means))
 
 
-def test_regression_scores():
-    generator = np.random.default_rng(3)
-    split = Split(generator.normal(size=(40, 4)), generator.normal(size=(40, 2)))
-    net = dense_network([4, 5, 2], forward=Gaussian(), backward=Gaussian(), dtype="float64")
-    scores = evaluate(net, reader_of(split, net), batch_size=16)
-    mse = ((split.y - net.predict(split.x)) ** 2).mean()
-    assert scores["forward/mean_squared_error"] == pytest.approx(mse)
-    assert scores["forward/r2"] == pytest.approx(1 - mse / split.y.var(axis=0).mean())
-    backward = -net.reversed.log_likelihood(split.y, split.x).mean()
-    assert scores["backward/nll"] == pytest.approx(backward)
-
-
 # -- memory ----------------------------------------------------------------------------------------
 # A step allocates no array: everything that it writes has its buffer. Sizes are such that the
 # smallest array with a row a sample, or of a weight matrix, is twice the bound, below which a
