@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -48,6 +47,8 @@ def finish(kind: str, folder: Path, *more: str) -> None:
     process = start(kind, folder, *more)
     _, said = process.communicate()
     assert process.returncode == 0, said.decode()
+    left = list(folder.rglob(".nembp-*"))
+    assert not left, f"left behind: {left}"
 
 
 def check(folder: Path, *, whole: bool) -> bool:
@@ -88,19 +89,21 @@ def begun(folder: Path, whole: dict[str, Any]) -> bool:
     return config.exists() and config.read_bytes() == whole["config.toml"]
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
+
+
 def kill_once(kind: str, folder: Path, choice: random.Random, *, force: bool) -> str:
     whole = undisturbed(kind)
     again: list[str] = []
     if force:
         finish(kind, folder, "--seed", "7")
         again = ["--force"]
-    kills = 0
     while True:
         process = start(kind, folder, *again, "--checkpoint-every", "0.05")
         time.sleep(choice.uniform(0.3, 4.0))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += 1
+        kill(process)
         found = check(folder, whole=force)
         resumes = begun(folder, whole)
         again = ["--resume", str(folder)] if resumes else again
@@ -109,8 +112,6 @@ def kill_once(kind: str, folder: Path, choice: random.Random, *, force: bool) ->
         if choice.random() < 0.6:
             break
     finish(kind, folder, *again)
-    left = list(folder.rglob(".nembp-*"))
-    assert not left, f"left behind: {left}"
     now = content(folder)
     for name in whole:
         assert now[name] == whole[name], f"{name} is not that of a run in one go"
@@ -139,14 +140,11 @@ def kill_experiment(out: Path, choice: random.Random) -> str:
             break
         time.sleep(0.001)
     time.sleep(choice.uniform(0.0, 0.1 if wanted else 3.0))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    kill(process)
     found = rows_of(out)
     assert found.items() <= whole.items(), "a row differs from the undisturbed run's"
     finish("experiment", out, "--resume")
     assert rows_of(out) == whole, "the resumed run has other rows"
-    left = list(out.rglob(".nembp-*"))
-    assert not left, f"left behind: {left}"
     return "all rows" if found == whole else "some rows" if found else "no row yet"
 
 

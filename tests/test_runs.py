@@ -428,7 +428,7 @@ def test_an_older_run_keeps_its_place_until_the_new_one_is_complete():
     assert len(rows("run")) == 2
     # what a killed run left is removed by the next
     Path("run/.nembp-new").mkdir()
-    Path("run/.nembp-new/model.npz").write_bytes(b"half")
+    Path("run/.nembp-new/samples.png").write_bytes(b"half")
     Path("run/.nembp-0123456789abcdef.part").write_bytes(b"half")
     train_run(STEADY, "run", force=True)
     assert set(content("run")) == set(before)
