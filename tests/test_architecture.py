@@ -98,7 +98,7 @@ def test_sizes_of_other_kinds():
         ("conv32", 1, "as in conv32x4s2p1: 32 channels, kernel 4x4"),
         ("conv32x4s2s3", 1, "expected it as in conv32x4s2p1"),
         ("conv4x3s1-0", 1, "only a padding may be 0"),
-        ("conv4x3p3", 1, "with padding 3 some windows of kernel 3 hold nothing else; "
+        ("conv4x3p1-3", 1, "with padding 1-3 some windows of kernel 3 hold nothing else; "
          "expected at most p2"),
         ("64,reshape4x4x4bn", 2, "no bn, since it has no units of its own to normalize"),
     ],
