@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -156,43 +157,32 @@ def test_sizes(linear, shape):
 
 
 # -- workers ---------------------------------------------------------------------------------------
-class Baton:
-    """Lets one of several threads go on at a time, and passes to the next at every operation."""
-
-    def __init__(self, count: int) -> None:
-        self.alive, self.turn = list(range(count)), 0
-        self.changed = threading.Condition()
-
-    def wait(self, me: int) -> None:
-        with self.changed:
-            assert self.changed.wait_for(lambda: self.turn == me, timeout=60.0)
-
-    def pass_on(self, me: int) -> None:
-        with self.changed:
-            after = [k for k in self.alive if k > me] or self.alive
-            self.turn = after[0] if after else -1
-            self.changed.notify_all()
-
-    def leave(self, me: int) -> None:
-        with self.changed:
-            self.alive.remove(me)
-            self.pass_on(me)
-
-
 HERE = threading.local()
 
 
 def alternately(function: Callable[[Any], object], items: Sequence[Any]) -> None:
     """Call ``function`` on every item, in threads that take turns at every operation."""
-    baton = Baton(len(items))
+    turns, changed = deque(range(len(items))), threading.Condition()  # the first goes on
 
     def run(me: int) -> None:
-        HERE.baton, HERE.me = baton, me
-        baton.wait(me)
+        def wait() -> None:
+            assert changed.wait_for(lambda: turns[0] == me, timeout=60.0)
+
+        def hand_over() -> None:
+            with changed:
+                turns.rotate(-1)
+                changed.notify_all()
+                wait()
+
+        HERE.hand_over = hand_over
+        with changed:
+            wait()
         try:
             function(items[me])
         finally:
-            baton.leave(me)
+            with changed:
+                turns.popleft()
+                changed.notify_all()
 
     with ThreadPoolExecutor(len(items)) as pool:
         for done in [pool.submit(run, me) for me in range(len(items))]:
@@ -212,9 +202,7 @@ class HandingOver:
 
         def call(*args: Any, **options: Any) -> Any:
             result = value(*args, **options)
-            if getattr(HERE, "baton", None) is not None:
-                HERE.baton.pass_on(HERE.me)
-                HERE.baton.wait(HERE.me)
+            getattr(HERE, "hand_over", lambda: None)()
             return result
 
         return call
