@@ -115,20 +115,14 @@ class SignDescent(Optimizer):
 
 
 @dataclass(frozen=True)
-class Exponential(Likelihood):
-    """Waiting times of rate e⁻ᶻ: log p(t) = −z − t e⁻ᶻ, whose error is no multiple of a − t."""
+class Exponential(Poisson):
+    """Waiting times of mean eᶻ: log p(t) = −z − t e⁻ᶻ, whose error is no multiple of a − t."""
 
     name = "exponential"
-
-    @property
-    def scale(self) -> float:
-        return 1.0
+    class_sums = True
 
     def random_targets(self, generator, rows, width) -> Any:
         return generator.exponential(1.0, (rows, width))
-
-    def activate(self, o):
-        o.a[...] = np.exp(o.z)
 
     def log_likelihood(self, o, t, counts=None, squares=None):
         z = o.z if counts is None else counts * o.z
