@@ -28,7 +28,7 @@ TINY = GanConfig(
 FEW = {"dataset": "ring", "samples": 200, "latent": 2}
 SHORT = [
     "--samples", "500", "--iterations", "40", "--checkpoints", "4", "--averaged", "2",
-    "--latent", "2", "--generator", "16", "--discriminator", "16", "--device", "cpu",
+    "--latent", "2", "--generator", "16", "--discriminator", "16", "--device", "cpu", "--std", "0.2",
 ]  # fmt: skip
 MODES = ("modes", "modes_strict", "high_quality", "kl")
 
