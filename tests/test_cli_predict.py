@@ -106,9 +106,6 @@ def test_evaluate_finds_the_scores_of_the_run_again(runs):
 
 def test_data_and_settings_that_do_not_fit_are_refused(runs):
     text = (runs / "numbers.csv").read_text()
-    Path("other.csv").write_text(text.replace("left", "other"))
-    line = fails(3, "evaluate", runs / "numbers", "--data-dir", "other.csv")
-    assert "no column 'left'" in line
     head, *lines = text.splitlines()
     Path("new.csv").write_text("\n".join([head, *lines[::3]]))
     new = evaluate_run(runs / "numbers", data_dir="new.csv", split="all")

@@ -53,6 +53,8 @@ def test_digits_are_scikit_learns_without_importing_it():
         ("digits", {"task": "regression"}, "does not apply"),
         ("digits", {"data_dir": "/tmp"}, "leave data_dir"),
         ("digits", {"targets": "y"}, "targets is for the data sets csv, not for 'digits'"),
+        ("digits", {"max_bytes": 5}, "max_bytes is for the data sets"),
+        ("idx", {"delimiter": ";", "data_dir": "."}, "delimiter is for the data sets csv"),
         ("digits", {"scaling": "best"}, r"scaling='best': expected one of auto, unit"),
         ("digits", {"test_fraction": 1.0}, "between 0 and 1"),
         ("digits", {"seed": -1}, "at least 0"),

@@ -21,7 +21,7 @@ from PIL import Image
 from nembp.datasets import class_means, feature_means, load
 from nembp.datasets.arrays import NAMES, map_npy, read_idx, read_npz
 from nembp.datasets.sources import as_rows, is_mapped
-from nembp.errors import ArchitectureError, DataError
+from nembp.errors import DataError
 from nembp.runs import RunConfig
 from nembp.runs.training import fit_scalings
 
@@ -280,8 +280,6 @@ def test_max_bytes_is_what_a_packed_file_may_unpack_to(place, monkeypatch):
     assert load("images", place / "images", max_bytes=90_000).shape == (300, 300, 1)
     with pytest.raises(DataError, match="allow more with --max-bytes"):
         load("images", place / "images", max_bytes=89_999)
-    with pytest.raises(ArchitectureError, match="max_bytes is for the data sets"):
-        load("digits", max_bytes=5)
 
 
 @st.composite

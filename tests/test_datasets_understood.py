@@ -317,8 +317,6 @@ def test_two_arrays_can_be_named(tmp_path):
     refused("no array 'then'", "npz", tmp_path, x="before", y="then")
     with pytest.raises(ArchitectureError, match="expected both x and y, or neither"):
         load("npz", tmp_path, x="before")
-    with pytest.raises(ArchitectureError, match="delimiter is for the data sets csv"):
-        load("npz", tmp_path, delimiter=";")
 
 
 # --- issue 14: what the network sees
