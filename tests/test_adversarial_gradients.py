@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from nembp.adversarial import AdversarialSettings
-from nembp.adversarial.gradients import GeneratorGradient, GradientPenalty
+from nembp.adversarial.gradients import DiscriminatorGradient, GeneratorGradient, GradientPenalty
 from nembp.engine.activations import Tanh
 from nembp.engine.batchnorm import BatchNormalization
-from nembp.engine.likelihoods import Gaussian
+from nembp.engine.likelihoods import Bernoulli, Gaussian
 from nembp.engine.network import Network, dense_network
 from nembp.errors import ArchitectureError
+
+SETTINGS = AdversarialSettings()
 
 
 def test_a_sample_that_underflows_still_has_a_gradient():
@@ -29,6 +31,21 @@ def test_a_sample_that_underflows_still_has_a_gradient():
     assert np.all(np.isfinite(gradient))
     assert np.any(gradient)
     assert float(of_g.forward_nll[0, 0]) == pytest.approx(499.3, abs=5.0)
+
+
+def test_a_normalized_discriminator_sees_each_sort_by_itself_and_learns_statistics_once():
+    d = dense_network([3, 5, 1], forward=Bernoulli(), normalization=BatchNormalization(), seed=1)
+    g = dense_network([3, 4, 3], forward="gaussian", seed=0)
+    of_d, of_g = DiscriminatorGradient(d, 4, SETTINGS), GeneratorGradient(g, d, 4, SETTINGS)
+    real, of_g.z[...] = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    of_d.real[...], of_d.generated[...] = real, of_g.run()
+    each = (of_d.real.copy(), 1.0), (of_d.generated.copy(), 0.0)
+    expected = sum(d.log_likelihood(x, np.full((4, 1), t), "batch").mean() for x, t in each)
+    of_d(np.empty_like(d.parameters))
+    assert of_d.forward_nll[0, 0] == pytest.approx(-expected, rel=1e-5)
+    before = d.statistics.copy()
+    of_g(np.empty_like(g.parameters))
+    assert np.array_equal(d.statistics, before)
 
 
 # -- the penalty alone -----------------------------------------------------------------------------

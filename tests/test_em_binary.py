@@ -82,6 +82,8 @@ def test_a_small_gradient_step_is_backpropagation_in_both_directions():
     step = gem_step(*case, both=True, rate=1e-3)
     slope = gradient(*case) + gradient(case.net.reversed, case.theta, case.y, case.x)
     np.testing.assert_allclose(step.theta, case.theta + 1e-3 * slope, rtol=0, atol=1e-12)
+    noisy = [gem_step(*case, both=True, **{key: 0.5}).q_before for key in ("noise_x", "noise_y")]
+    assert len({step.q_before, *noisy}) == 3
     once, often = (gem_step(*case, ascents=ascents) for ascents in (1, 10))
     assert often.q_after > once.q_after
 
