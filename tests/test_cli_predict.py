@@ -107,6 +107,9 @@ def test_evaluate_finds_the_scores_of_the_run_again(runs):
 def test_data_and_settings_that_do_not_fit_are_refused(runs):
     text = (runs / "numbers.csv").read_text()
     head, *lines = text.splitlines()
+    Path("more.csv").write_text("\n".join([f"extra,{head}", *(f"1,{line}" for line in lines)]))
+    line = fails(3, "evaluate", runs / "numbers", "--data-dir", "more.csv")
+    assert "unknown column 'extra'" in line
     Path("new.csv").write_text("\n".join([head, *lines[::3]]))
     new = evaluate_run(runs / "numbers", data_dir="new.csv", split="all")
     assert (new["samples"], new["forward/r2"] > 0.8) == (50, True)

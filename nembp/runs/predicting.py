@@ -131,7 +131,7 @@ def data_of_run(
     config = config_of(model, RunConfig, run, data_dir)
     data = load_data(config, model.classes)
     names = feature_names(model)
-    if names and data.shape == model.shape:
+    if names and data.feature_names:
         data = with_columns(data, names)
     for what, has, wants in (
         ("samples of shape", data.shape, model.shape),
