@@ -26,6 +26,7 @@ from nembp.backend import Backend
 from nembp.checkpoints import Model, decode, encode, environment, load_model, save_model
 from nembp.datasets import Scaling
 from nembp.engine.activations import ACTIVATIONS, Activation, LeakyReLU, Tanh
+from nembp.engine.batchnorm import BatchNormalization
 from nembp.engine.likelihoods import Bernoulli, Gaussian, Likelihood, Multinomial, Score
 from nembp.engine.linear import Dense, LinearMap, Transposed
 from nembp.engine.network import Layer, Network, dense_network
@@ -411,6 +412,29 @@ def test_contents_that_do_not_fit_are_refused(path, change, reason):
     save_model(path, image_model())
     rewritten(path, **change)
     refused(path, reason)
+
+
+def test_files_from_before_normalization_load(path):
+    """What older versions wrote: layers without the field, no statistics."""
+    save_model(path, image_model())
+    whole = path.read_bytes()
+    header, arrays = checkpoints.read_archive(path, checkpoints.FORMAT, "")
+    assert "statistics" not in arrays
+    for layer in header["layers"]:
+        assert layer.pop("normalization") is None
+    rewritten(path, {"layers": header["layers"]})
+    assert resaved(path) == whole
+
+
+def test_damaged_statistics_are_named(path):
+    net = dense_network([4, 5, 3], normalization=BatchNormalization())
+    for change, reason in (
+        ({"without": ["statistics"]}, "statistics of shape"),
+        ({"statistics": -net.statistics}, "a variance below 0"),
+    ):
+        save_model(path, image_model(net=net))
+        rewritten(path, **change)
+        refused(path, reason)
 
 
 def dense(*sizes: int) -> dict[str, Any]:

@@ -14,8 +14,6 @@ import scipy.sparse
 from engines import STRICT, assert_close
 
 from nembp.backend import get_backend, stream
-from nembp.checkpoints import FORMAT, Model, load_model, read_archive, save_model, write_archive
-from nembp.datasets import Scaling
 from nembp.engine.activations import get_activation
 from nembp.engine.backprop import backpropagate, gradient
 from nembp.engine.batchnorm import BatchNormalization
@@ -24,7 +22,7 @@ from nembp.engine.likelihoods import Gaussian, Multinomial, get_likelihood
 from nembp.engine.linear import AveragePooling, Dense, Reshape
 from nembp.engine.network import Layer, Network, dense_network
 from nembp.engine.noise import Noise
-from nembp.errors import ArchitectureError, DataError, ShapeError
+from nembp.errors import ArchitectureError, ShapeError
 
 
 def test_a_copy_lives_on_another_device_and_is_pickled_by_way_of_the_host():
@@ -45,45 +43,6 @@ def test_a_pair_of_directions_stays_a_pair(copier):
         assert first.reversed is second
         assert second.reversed is first
         assert first.direction == pair[0].direction
-
-
-# -- files -----------------------------------------------------------------------------------------
-def model_of(net: Network) -> Model:
-    shape = (net.inputs,)
-    return Model(net, shape, ("a", "b", "c"), (), Scaling(), Scaling(), None, False, "x", {}, {})
-
-
-def normalized() -> Network:
-    net = dense_network([4, 5, 3], normalization=BatchNormalization(), dtype="float64", seed=1)
-    net.statistics[...] = np.random.default_rng(0).uniform(0.5, 2.0, net.statistics_count)
-    return net
-
-
-def test_files_from_before_normalization_load(tmp_path):
-    """What older versions wrote: layers without the field, no statistics."""
-    net, path = dense_network([4, 5, 3], seed=5), tmp_path / "model.npz"
-    save_model(path, model_of(net))
-    header, arrays = read_archive(path, FORMAT, "")
-    assert "statistics" not in arrays
-    for layer in header["layers"]:
-        assert layer.pop("normalization") is None
-    write_archive(path, FORMAT, header, arrays)
-    assert np.array_equal(load_model(path).net.parameters, net.parameters)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [(lambda s: None, "statistics of shape"), (lambda s: -s, "a variance below 0")],
-)
-def test_damaged_statistics_are_named(tmp_path, change, message):
-    path = tmp_path / "model.npz"
-    save_model(path, model_of(normalized()))
-    header, arrays = read_archive(path, FORMAT, "")
-    changed = change(arrays.pop("statistics"))
-    arrays |= {} if changed is None else {"statistics": changed}
-    write_archive(path, FORMAT, header, arrays)
-    with pytest.raises(DataError, match=message):
-        load_model(path)
 
 
 # -- what a network is made of ---------------------------------------------------------------------
