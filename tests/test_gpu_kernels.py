@@ -6,10 +6,12 @@ host, with outputs that hold NaN or nonsense before.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import cuda_on_cpu
 import fake_cupy
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nembp.backend import Backend, NumpyBackend, get_backend
+from nembp.backend.fused import kernel_source
+from nembp.backend.gpu import CupyBackend
 from nembp.engine.activations import ACTIVATIONS, get_activation
 from nembp.engine.likelihoods import Gaussian, Likelihood, Readout
 from nembp.engine.network import dense_network
@@ -410,3 +414,64 @@ def test_what_the_kernels_were_not_written_for():
 
     for actual, expected in on_both(operation):
         same(actual, expected)
+
+
+# -- mistakes planted into the kernels' sources ----------------------------------------------------
+BARRIER = "        __syncthreads();\n        if (i < half) shared[i] += shared[i + half];"
+PLANTED: dict[str, tuple[str, str, Callable[..., None], tuple[Any, ...]]] = {
+    "barrier of some threads": (
+        BARRIER, BARRIER.replace("__syn", "if (i < half) __syn"), test_outputs, ("float32",),
+    ),
+    "columns": ("k < 32; k++", "k < 31; k++", test_sums_of_rows, ("float32",)),
+    "matrix": (
+        "table[5 * (k + 1) + 4] <=", "table[5 * (k + 1) + 4] <", test_sums_of_rows, ("float32",)
+    ),
+    "slope": ("x > 0 ? e : (real)0", "x < 0 ? e : (real)0", test_layers, ("relu", "float32")),
+    "not a number": (
+        "x < 0 ? (real)0 : x;", "x > 0 ? x : (real)0;", test_layers_at_the_edges, ("relu",)
+    ),
+    "normalizer": ("- samples * normalizer", "- normalizer", test_outputs, ("float32",)),
+    "maximum": ("EXP(z[j] - most)", "EXP(z[j])", test_outputs, ("float32",)),
+    "reflection": ("flip = -1", "flip = 1", test_screening, ("nem", "float32")),
+    "screening": (
+        "block_sum(score, shared) >= 0", "block_sum(score, shared) <= 0", test_screening,
+        ("anti", "float32"),
+    ),
+    "same draws": (
+        "threadIdx.x == 0) state[1] += 1", "threadIdx.x == 0) state[1] += 2",
+        test_draws_are_philox, ("float32", 3),
+    ),
+    "rounds": ("round < 10", "round < 9", test_draws_are_philox, ("float32", 1)),
+    "lanes": ("element % 4", "element % 2", test_draws_are_philox, ("float32", 1)),
+    "decay": ("i < weights", "i <= weights", test_optimizers, ("sgd", "float32")),
+    "numbers": ("epsilon = numbers[2]", "epsilon = numbers[1]", test_optimizers, ("adam", "float32")),
+    "samples": (
+        "order[now * batch + i]", "order[now * rows + i]",
+        test_steps_find_their_own_numbers_and_samples, (),
+    ),
+    "window": (
+        "down / stride_h >= rows", "down / stride_h >= rows - 1", test_im2col_and_its_adjoint,
+        ("float32",),
+    ),
+    "padding": (
+        "stride_w * q + j - left", "stride_w * q + j - top", test_im2col_and_its_adjoint,
+        ("float32",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(cuda_on_cpu.COMPILER is None, reason="no C++ compiler")
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_wrong_kernel_is_caught(bug, monkeypatch):
+    right, wrong, test, arguments = PLANTED[bug]
+    source = kernel_source("float32")
+    assert right in source, f"the source has changed; plant {bug} elsewhere"
+    monkeypatch.setattr(
+        "nembp.backend.fused.kernel_source",
+        lambda dtype: kernel_source(dtype).replace(right, wrong),
+    )
+    fake_cupy.install(monkeypatch)
+    backend = CupyBackend()
+    monkeypatch.setattr(sys.modules[__name__], "gpu", lambda: backend)
+    with pytest.raises(AssertionError):
+        test(*arguments)
