@@ -644,7 +644,7 @@ def _answer(problem: Problem, budget: int, rows: int | None, elsewhere: bool) ->
     wrong = _without_kinks(here, here.wrong(budget))
     if wrong:
         return here, wrong, _cause(here, wrong, rows)
-    return here, *(_wrong_nearby(here) if elsewhere else ([], None))
+    return here, *(_wrong_nearby(here, budget) if elsewhere else ([], None))
 
 
 def _changed(problem: Problem, value: float, gradient: Array) -> Answer | None:
@@ -704,18 +704,22 @@ def _right_near(here: Around, wrong: list[Coordinate], still: int | None = None)
     return not left
 
 
-def _wrong_nearby(here: Around) -> Answer:
+def _wrong_nearby(here: Around, budget: int) -> Answer:
     """Check the gradient at two other points: one computed once and kept is wrong at both."""
-    seen: list[Coordinate] = []
+    wrong: list[Coordinate] = []
     cause = "a stale buffer: the same gradient comes back at a different point"
     for _ in range(2):
         if (there := here.moved()) is None:
             return [], None
-        seen += [there.probe(there.all) for _ in range(2)]
+        seen = [there.probe(there.all) for _ in range(2)]
+        if any(c.passed or c.sides or not math.isfinite(c.numeric) for c in seen):
+            return [], None
+        wrong = there.wrong(here.problem.values + budget)
+        if all(c.unsure for c in wrong):  # also where none is wrong by itself
+            return [], None
         if not np.array_equal(there.gradient, here.gradient):
             cause = "right at the first point, but wrong at two points nearby"
-    fine = (c.passed or c.sides or c.unsure or not math.isfinite(c.numeric) for c in seen)
-    return ([], None) if any(fine) else (seen[-1:], cause)
+    return wrong, cause
 
 
 def _cause(here: Around, wrong: list[Coordinate], rows: int | None) -> str | None:
