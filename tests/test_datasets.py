@@ -61,12 +61,25 @@ def test_digits_are_scikit_learns_without_importing_it():
         ("digits", {"limit": 0}, "at least 1"),
         ("digits", {"limit": 9}, "expected a number from 10"),
         ("idx", {}, "--data-dir PATH"),
+        ("digits", {"classes": ("0", "0")}, "two different names or more"),
         ("digits", {"limits": 30}, "no option 'limits': expected classes, data_dir"),
     ],
 )
 def test_wrong_options(name, options, message):
     with pytest.raises(ArchitectureError, match=message):
         load(name, **options)
+
+
+def test_labels_name_the_classes_asked_for_or_are_refused(tmp_path):
+    file, backwards = tmp_path / "d.csv", tuple("9876543210")
+    assert np.array_equal(load("digits", classes=backwards).train.y, 9 - load("digits").train.y)
+    file.write_text("a,y\n" + "\n".join(f"{k},{k / 7:.3f}" for k in range(40)))
+    for name, place, message in (
+        ("csv", file, "numbers to predict, but expected are the classes 'a', 'b'"),
+        ("digits", None, "no class '0'; expected one of the classes 'a', 'b'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load(name, place, classes=("a", "b"))
 
 
 def test_limit_keeps_every_class_and_depends_on_the_seed_alone():

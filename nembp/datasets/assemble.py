@@ -94,6 +94,12 @@ def assemble(
             raise DataError(
                 f"{train.y_name}: one class only ({classes[0]}); expected at least two classes"
             )
+    elif request.classes:
+        raise DataError(
+            f"{train.y_name}: numbers to predict, but expected are the classes "
+            f"{listed(request.classes, 3)}. Save labels as whole numbers or text, or say "
+            "task='classification'"
+        )
     else:
         ys = [target_array(raw.y, raw.y_name) for raw in parts]
         _check_alike("targets", ys, train.y_name, last.y_name)

@@ -78,7 +78,8 @@ class Request:
             ("decimal", self.decimal in (None, ".", ","), "'.' or ','"),
             ("max_bytes", most is None or _is_whole(most, 1), "at least 1"),
             ("classes", isinstance(self.classes, tuple) and len(self.classes) != 1
-             and all(isinstance(name, str) for name in self.classes), "two names or more"),
+             and all(isinstance(name, str) for name in self.classes)
+             and len(set(self.classes)) == len(self.classes), "two different names or more"),
             ("x", (self.x is None) == (self.y is None), "both x and y, or neither")
         ):  # fmt: skip
             if not holds:

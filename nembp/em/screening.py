@@ -111,7 +111,7 @@ def _check_options(noise: Noise, condition: Condition, support: Support) -> None
             raise ArchitectureError(f"a condition or support must be {expected}, got {value!r}")
     for name, bad, remedy in (
         ("update", noise.update != "exact", 'EM climbs Q itself: use update="exact"'),
-        ("law", noise.law == "curvature", "each hidden state has an output: use gaussian, uniform"),
+        ("law", noise.law == "curvature", "it is of one output, not many: use gaussian or uniform"),
         ("draws", noise.draws > 1, "the laws of EM here are of single draws: use draws=1"),
         ("screening", noise.screening == "expectation", "it is over a batch, and EM takes its "
          'expectation over the hidden states: use condition="posterior"'),
